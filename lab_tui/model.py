@@ -1,0 +1,450 @@
+"""The plain data every room shares: what is asked for, what is, what was measured.
+
+All of it is frozen. A change is a new object, so a snapshot that a viewer holds never moves
+under it. Field names that reach ``--json`` or CSV are a contract (see the README).
+Units are in the names: ``_ms`` milliseconds, ``_s`` seconds, ``_tps`` tokens a second,
+``_bytes`` bytes, ``_pct`` 0 to 100. ``None`` means "not known", never zero.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+
+class Data(msgspec.Struct, frozen=True):
+    """Base of all shared data."""
+
+
+class InstanceState(enum.StrEnum):
+    """Where one llama-server process is in its life."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"  # spawned, nothing answers yet
+    LOADING = "loading"  # answers 503: the model is being read
+    READY = "ready"  # /health is 200
+    STOPPING = "stopping"
+    BACKOFF = "backoff"  # died after it was ready; waits before the next try
+    FAILED = "failed"  # given up; `reason` says why
+
+
+class FrontState(enum.StrEnum):
+    """Where nginx is in its life."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class SweepStatus(enum.StrEnum):
+    """Where a sweep is in its life. DONE, FAILED and ABORTED are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+
+class CellStatus(enum.StrEnum):
+    """What became of one cell. A failed or skipped cell has a reason and no figures."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    MEASURED = "measured"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Phase(enum.StrEnum):
+    """What a running load or cell is doing."""
+
+    STARTING = "starting"  # instances are starting or growing
+    WARMING = "warming"
+    MEASURING = "measuring"
+    DRAINING = "draining"
+
+
+# --- what is asked for -------------------------------------------------------------------
+
+
+class FleetSpec(Data, frozen=True, kw_only=True):
+    """A fleet as it was asked for: N llama-server instances behind one nginx front."""
+
+    model: str  # path of a GGUF file
+    instances: int = 1  # 1 to 64
+    parallel: int = 4  # slots per instance, 1 to 256 (llama.cpp's own limit)
+    ctx_per_slot: int = 2048  # tokens; llama-server's -c is this times `parallel`
+    batch: int = 2048
+    ubatch: int = 512
+    threads: int | None = None  # per instance; None: cores shared out among the instances
+    threads_http: int | None = None  # per instance; None: from `max_streams`
+    kv_unified: bool = False
+    flash_attn: str = "auto"  # on, off, auto
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    gpu_layers: int | None = None  # None: all of them where there is a GPU
+    balancing: str = "round_robin"  # or least_conn
+    base_port: int = 9000  # instance i listens on base_port + i
+    front_port: int = 8088
+    host: str = "127.0.0.1"  # where the front listens; instances stay on loopback
+    max_streams: int = 1024  # streams at once the fleet is laid out for, over all instances
+    extra_args: tuple[str, ...] = ()  # llama-server's own, after everything else
+
+
+class Workload(Data, frozen=True, kw_only=True):
+    """What one request asks: lengths in tokens, and which of the server's habits are turned off."""
+
+    prompt_tokens: int = 64
+    output_tokens: int = 128
+    ignore_eos: bool = True
+    cache_prompt: bool = False
+    seed: int = 1
+    output_tokens_max: int | None = None  # lengths vary from output_tokens to this
+    output_distribution: str = "uniform"  # of such lengths: uniform, normal, exponential
+    prompt_file: str | None = None  # JSONL of prompts or chat messages, cycled, instead of made-up words
+    unique_prefix: bool = True  # a few words before each prompt of the file, against prompt caches
+    endpoint: str = "auto"  # completion, chat; auto: the one the server is best measured by
+    rate: float | None = None  # open loop: requests a second, Poisson; None: closed loop
+
+
+class WindowSpec(Data, frozen=True, kw_only=True):
+    """When a measurement may end."""
+
+    ci_half_width: float = 0.02  # asked half-width of the 95 % interval, as a share of tok/s
+    min_s: float = 3.0  # the window is never shorter
+    max_s: float = 30.0  # nor longer, warm-up and drain not counted
+    requests: int | None = None  # instead: send exactly so many, and stop
+
+
+class Slo(Data, frozen=True, kw_only=True):
+    """What a good request is. ``None`` leaves that bound out."""
+
+    ttft_ms: float | None = None  # time to first token at most
+    stream_tps: float | None = None  # per-stream tok/s at least
+
+
+class BenchSpec(Data, frozen=True, kw_only=True):
+    """One measurement of what runs now (the fleet), or of any OpenAI-compatible server by URL."""
+
+    concurrency: int = 64
+    url: str | None = None  # None: the fleet behind the front
+    model: str | None = None  # the model name to send to `url`; None: the first it lists
+    api_key: str | None = None
+    workload: Workload = Workload()
+    window: WindowSpec = WindowSpec()
+    slo: Slo = Slo()
+
+
+AxisValue = int | str
+
+
+class SweepSpec(Data, frozen=True, kw_only=True):
+    """A set of cells to measure: a fleet, the settings of it that vary, and how to look."""
+
+    name: str  # the preset's name, or "custom"
+    fleet: FleetSpec  # what does not vary
+    axes: dict[str, tuple[AxisValue, ...]]  # by axis name, see sweep/space.py
+    strategy: str = "grid"  # grid, adaptive, ladder
+    workload: Workload = Workload()
+    window: WindowSpec = WindowSpec()
+    slo: Slo = Slo()
+
+
+# --- what is ------------------------------------------------------------------------------
+
+
+class EngineInfo(Data, frozen=True, kw_only=True):
+    """The engine process itself."""
+
+    pid: int
+    version: str
+    uptime_s: float
+    socket: str
+    log: str
+
+
+class InstanceView(Data, frozen=True, kw_only=True):
+    """One instance as it is now."""
+
+    index: int
+    state: InstanceState
+    reason: str = ""  # why it failed or waits
+    log_tail: tuple[str, ...] = ()  # last lines of its log, only when failed or in backoff
+    port: int
+    pid: int | None = None
+    slots: int
+    busy: int | None = None  # slots at work
+    queue: int | None = None  # requests waiting inside the instance
+    tps: float | None = None  # tokens generated a second, all traffic
+    rss_bytes: int | None = None
+    vram_bytes: int | None = None
+    gpu: str | None = None
+    uptime_s: float | None = None
+    reading_age_s: float | None = None  # how old busy, queue and tps are
+    restarts: int = 0
+    command: tuple[str, ...] = ()
+
+
+class FrontView(Data, frozen=True, kw_only=True):
+    """nginx as it is now."""
+
+    state: FrontState
+    reason: str = ""
+    url: str | None = None
+    pid: int | None = None
+    ready: int = 0  # instances it sends requests to
+
+
+class HostReading(Data, frozen=True, kw_only=True):
+    """The machine itself, read at 1 Hz."""
+
+    name: str
+    cores: int
+    cpu_pct: float | None = None  # of all cores together
+    load1: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+
+
+class GpuReading(Data, frozen=True, kw_only=True):
+    """One card. A field that is ``None`` has its reason in ``missing`` under the field's name."""
+
+    index: int
+    name: str
+    uuid: str = ""
+    util_pct: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    power_w: float | None = None
+    power_cap_w: float | None = None
+    temperature_c: float | None = None
+    missing: dict[str, str] = {}
+
+
+class LoadView(Data, frozen=True, kw_only=True):
+    """The load that runs now, several times a second."""
+
+    phase: Phase
+    concurrency: int
+    in_flight: int
+    tps: float  # over the last second
+    tps_by_instance: dict[int, float] = {}  # empty for a target that is not the fleet
+    ttft_p95_ms: float | None = None  # over the last seconds
+    requests: int = 0  # finished
+    errors: int = 0
+    elapsed_s: float = 0.0
+    ci_half_width: float | None = None  # of the window so far, as a share of tok/s
+
+
+class Best(Data, frozen=True, kw_only=True):
+    """The best cell so far."""
+
+    instances: int
+    parallel: int
+    concurrency: int
+    throughput_tps: float
+    throughput_ci95_tps: float | None
+
+
+class SweepView(Data, frozen=True, kw_only=True):
+    """One sweep in the queue, as a line on the screen."""
+
+    id: int
+    name: str
+    strategy: str
+    status: SweepStatus
+    reason: str = ""
+    created: float  # unix time
+    cells_total: int
+    cells_measured: int = 0
+    cells_failed: int = 0
+    cells_skipped: int = 0
+    elapsed_s: float = 0.0
+    eta_s: float | None = None
+    best: Best | None = None
+    now: str = ""  # the cell being worked on, such as "2×4 c=16"
+    phase: Phase | None = None
+
+
+class Snapshot(Data, frozen=True, kw_only=True):
+    """Everything a viewer shows, whole. Also what ``status --json`` prints."""
+
+    seq: int
+    time: float  # unix time
+    engine: EngineInfo
+    fleet: FleetSpec | None
+    front: FrontView
+    instances: tuple[InstanceView, ...]
+    load: LoadView | None
+    sweep: SweepView | None  # the running one
+    queue: tuple[SweepView, ...]  # running, paused and waiting, in order
+    queue_paused: bool
+    gpus: tuple[GpuReading, ...]
+    gpu_reason: str  # why `gpus` is empty; "" when it is not
+    host: HostReading
+    notices: tuple[str, ...] = ()  # what a user should know now, one line each
+
+
+class History(Data, frozen=True, kw_only=True):
+    """The last hour at 1 Hz, for a viewer that has just attached. Columns are equally long."""
+
+    time: tuple[float, ...]
+    series: dict[str, tuple[float | None, ...]]  # "tps", "tps.0", …, "ttft_p95_ms", "queue", "cpu_pct"
+
+
+class LogLine(Data, frozen=True, kw_only=True):
+    """One line of a log, control characters already shown as ``\\x1b`` and the like."""
+
+    source: str  # "0", "1", …, "nginx", "engine"
+    text: str
+
+
+# --- what was measured --------------------------------------------------------------------
+
+
+class Percentiles(Data, frozen=True, kw_only=True):
+    """p50, p95, p99; ``None`` when there was nothing to rank."""
+
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class StreamRate(Data, frozen=True, kw_only=True):
+    """Tokens a second as one client sees them: slow end (p5) and median."""
+
+    p5: float | None = None
+    p50: float | None = None
+
+
+class TokenCounts(Data, frozen=True, kw_only=True):
+    """Output tokens counted in three independent ways over the whole run. ``None``: not offered."""
+
+    stream: int
+    timings: int | None = None
+    metrics: int | None = None
+
+
+class ClientCost(Data, frozen=True, kw_only=True):
+    """What the load generator itself took."""
+
+    cpu_us_per_token: float | None = None
+    loop_lag_ms_p99: float | None = None
+
+
+class Measurement(Data, frozen=True, kw_only=True):
+    """What one cell or one ``bench`` found. Field names are those of ``bench --json``."""
+
+    throughput_tps: float  # output tokens a second inside the window
+    throughput_ci95_tps: float | None  # half-width of the 95 % interval; None: window too short
+    prompt_tps: float | None
+    requests_per_s: float
+    total_tokens: int  # output tokens inside the window
+    elapsed_s: float  # length of the window
+    requests: int  # finished inside the window
+    concurrency: int
+    errors: int
+    errors_by_kind: dict[str, int] = {}
+    ttft_ms: Percentiles
+    itl_ms: Percentiles
+    tpot_ms: Percentiles
+    e2e_ms: Percentiles
+    per_stream_tps: StreamRate
+    feels: str = ""  # sluggish, smooth, fast, near instant
+    goodput_rps: float | None = None  # requests a second within the SLO; None: no SLO asked
+    tokens: TokenCounts
+    tokens_by_instance: dict[int, int] = {}
+    output_tokens_mean: float | None = None  # achieved length, to be held against the asked one
+    client: ClientCost
+    window_closed_by: str = ""  # "interval", "time limit" or "requests"
+    flags: tuple[str, ...] = ()  # what a reader must know: drift, tokens do not reconcile, …
+    verdict: str = ""
+    verdict_readings: tuple[str, ...] = ()
+
+
+class Cell(Data, frozen=True, kw_only=True):
+    """One point of settings."""
+
+    fleet: FleetSpec
+    concurrency: int
+    workload: Workload
+    axes: dict[str, AxisValue]  # the values that make it this cell
+
+
+class CellView(Data, frozen=True, kw_only=True):
+    """One cell of a sweep and what became of it."""
+
+    index: int  # place in the order of the sweep
+    cell: Cell
+    status: CellStatus
+    reason: str = ""
+    result: Measurement | None = None
+    started: float | None = None  # unix time
+    took_s: float | None = None  # with start-up, warm-up and drain
+    context: dict[str, Any] = {}  # commands, nginx.conf, versions, model hash, last log lines
+
+
+class SweepDetail(Data, frozen=True, kw_only=True):
+    """One sweep with all its cells."""
+
+    view: SweepView
+    spec: SweepSpec
+    cells: tuple[CellView, ...]
+    tied: tuple[Best, ...] = ()  # what cannot be told apart from the best, least resources first
+
+
+class ModelFile(Data, frozen=True, kw_only=True):
+    """A GGUF file found on this machine."""
+
+    path: str
+    size_bytes: int
+    name: str = ""
+    quantisation: str = ""
+    parameters: int | None = None
+    context_length: int | None = None
+
+
+class Part(Data, frozen=True, kw_only=True):
+    """One serving part as `doctor` shows it."""
+
+    name: str  # llama-server, nginx, …
+    found: bool
+    source: str = ""  # configured, PATH, embedded
+    command: tuple[str, ...] = ()
+    version: str = ""
+    problem: str = ""
+    remedy: str = ""  # the command that mends it
+
+
+# --- what goes over the engine's socket ------------------------------------------------------
+
+VERSION_HEADER = "X-Lab-Tui-Version"  # of every answer
+
+
+class Failure(Data, frozen=True, kw_only=True):
+    """The body of every answer that is not 2xx."""
+
+    message: str
+    remedy: str = ""
+
+
+class BenchEvent(Data, frozen=True, kw_only=True):
+    """One line of a running bench: ``view`` while it runs, then ``result`` or ``failure``."""
+
+    view: LoadView | None = None
+    result: Measurement | None = None
+    failure: Failure | None = None
+
+
+class LabError(Exception):
+    """Something a user can act on: one line that says what, and what to do."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(f"{message}: {remedy}" if remedy else message)
+        self.message = message
+        self.remedy = remedy

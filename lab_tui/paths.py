@@ -1,0 +1,104 @@
+"""Where lab-tui keeps its things: the XDG places, all in one file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from lab_tui.model import LabError
+
+APP = "lab-tui"
+SOCKET_PATH_LIMIT = 104  # bytes; macOS has 104 with the final zero, Linux 108
+
+
+def config_file() -> Path:
+    """The TOML settings file, which need not exist."""
+    return platformdirs.user_config_path(APP) / "config.toml"
+
+
+def data_dir() -> Path:
+    """Where fetched models lie."""
+    return platformdirs.user_data_path(APP)
+
+
+def models_dir() -> Path:
+    """Where ``lab-tui models fetch`` puts GGUF files."""
+    return data_dir() / "models"
+
+
+def state_dir() -> Path:
+    """The store and the logs: what must outlive a reboot."""
+    return platformdirs.user_state_path(APP)
+
+
+def logs_dir() -> Path:
+    """Log files of the engine, the instances and nginx."""
+    return state_dir() / "logs"
+
+
+def runtime_dir() -> Path:
+    """The socket, the lock and nginx's working folder: one per user, gone after a reboot."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base:
+        return Path(base) / APP
+    run_user = Path(f"/run/user/{os.getuid()}")
+    if run_user.is_dir() and os.access(run_user, os.W_OK):
+        return run_user / APP
+    return Path(tempfile.gettempdir()) / f"{APP}-{os.getuid()}"
+
+
+def socket_path() -> Path:
+    """The engine's Unix socket.
+
+    Raises LabError when the path is longer than the system allows for a socket.
+    """
+    path = runtime_dir() / "engine.sock"
+    if len(os.fsencode(path)) >= SOCKET_PATH_LIMIT:
+        raise LabError(
+            f"the socket path {path} is longer than {SOCKET_PATH_LIMIT - 1} bytes",
+            "set XDG_RUNTIME_DIR to a shorter folder",
+        )
+    return path
+
+
+def ensure_writable(folder: Path, variable: str) -> Path:
+    """Make ``folder`` (0700 when new) and prove that a file can be written there.
+
+    ``variable`` names the environment variable that moves it elsewhere. Raises LabError.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise LabError(
+            f"cannot write in {folder} ({error.strerror})",
+            f"mend its permissions or set {variable} to a folder that can be written",
+        ) from error
+    return folder
+
+
+def ensure_private(folder: Path) -> Path:
+    """As ``ensure_writable`` for the runtime folder, which must be ours alone.
+
+    Whoever owns the folder of the socket owns the engine, so a folder that another user made
+    first (in a shared /tmp) is refused.
+    """
+    ensure_writable(folder, "XDG_RUNTIME_DIR")
+    info = folder.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+        raise LabError(f"{folder} belongs to another user", "set XDG_RUNTIME_DIR to a folder of your own")
+    if stat.S_IMODE(info.st_mode) & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def css_dir() -> Path:
+    """The style sheets: inside an installed package, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    inside = here / "css"
+    return inside if inside.is_dir() else here.parent / "css"

@@ -1,0 +1,30 @@
+"""Tasks with an owner: begun by name, ended by who began them, never dying in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """Run ``work`` in a task; when it dies of an error, the log says so at once, with a traceback."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_tell)
+    return task
+
+
+async def end(task: asyncio.Task[Any] | None) -> None:
+    """Cancel a task and return when it has ended, however it ended."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def _tell(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s died: %r", task.get_name(), error, exc_info=error)
