@@ -1,0 +1,351 @@
+"""The fleet: N instances and the front before them, kept as they were asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from lab_tui import tasks
+from lab_tui.config import Settings
+from lab_tui.model import Data, FleetSpec, InstanceState, InstanceView, LabError
+from lab_tui.serving import llama_server, models, parts
+from lab_tui.serving.front import Front, FrontSpec, check_files
+from lab_tui.serving.instance import LADDER, Instance
+from lab_tui.serving.parts import LlamaServer, Nginx
+from lab_tui.serving.ports import check_free
+from lab_tui.serving.process import Process, ProcessRecord
+
+HEAR_S = 5.0  # how long an engine waits for instances that it takes over to answer
+
+
+class FleetRecord(Data, frozen=True, kw_only=True):
+    """What the next engine needs to take the fleet over."""
+
+    spec: FleetSpec
+    commands: tuple[tuple[str, ...], ...]
+    wanted: tuple[int, ...]
+    processes: dict[int, ProcessRecord]
+    front: ProcessRecord | None
+
+
+class Fleet:
+    """Commands come one at a time; ``changed`` is called after every change anywhere in it."""
+
+    def __init__(self, settings: Settings, runtime: Path, logs: Path, changed: Callable[[], None]) -> None:
+        self.spec: FleetSpec | None = None
+        self._front_problem = ""
+        self._record_problem = ""
+        self.front = Front(runtime / "nginx", logs / "nginx.log", self._on_change)
+        self._settings = settings
+        self._logs = logs
+        self._file = runtime / "fleet.json"
+        self._saved = b""
+        self._changed = changed
+        self._instances: list[Instance] = []
+        self._leaving: set[int] = set()
+        self._lock = asyncio.Lock()
+        self._front_lock = asyncio.Lock()
+        self._front_due = asyncio.Event()
+        self._front_task: asyncio.Task[None] | None = None
+        self._parts: tuple[LlamaServer, Nginx] | None = None
+
+    # -- looking
+
+    @property
+    def notice(self) -> str:
+        """What is wrong with the front or the record of the fleet, for the screen; "" when nothing is."""
+        return "; ".join(filter(None, (self._front_problem, self._record_problem)))
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The instances, by index."""
+        return tuple(self._instances)
+
+    def views(self) -> tuple[InstanceView, ...]:
+        """The instances as viewers show them."""
+        return tuple(instance.view() for instance in self._instances)
+
+    async def find_parts(self) -> tuple[LlamaServer, Nginx]:
+        """The llama-server and nginx to use, asked once. Raises LabError for what is missing."""
+        if self._parts is None:
+            server, nginx = parts.find_llama_server(self._settings), parts.find_nginx(self._settings)
+            self._parts = await parts.probe_llama_server(server), await parts.probe_nginx(nginx)
+        return self._parts
+
+    async def check(self, spec: FleetSpec) -> None:
+        """Raise LabError when ``spec`` cannot be had; nothing is touched."""
+        async with self._lock:
+            await self._checked(spec)
+
+    # -- commands
+
+    async def up(self, spec: FleetSpec) -> None:
+        """Make the fleet be ``spec``: keep what fits, stop what does not, start what is missing.
+
+        Returns when everything is checked and starting. Raises LabError before anything was touched
+        when the spec cannot be had.
+        """
+        async with self._lock:
+            commands = await self._checked(spec)
+            started_from_nothing = not self._instances
+            await self._retire(spec, commands)
+            self.spec = spec
+            self._instances += [
+                self._instance(i, commands[i]) for i in range(len(self._instances), spec.instances)
+            ]
+            try:
+                await self._apply_front()
+            except LabError:
+                if started_from_nothing:
+                    await self._down()
+                raise
+            self._begin_front_task()
+            await asyncio.gather(*(instance.start() for instance in self._instances))
+
+    async def down(self) -> None:
+        """Stop everything. Returns when no process of the fleet is left."""
+        async with self._lock:
+            await self._down()
+
+    async def start(self, index: int) -> None:
+        """Start one instance."""
+        async with self._lock:
+            await self._get(index).start()
+
+    async def stop(self, index: int) -> None:
+        """Take one instance out of the front, let its streams finish for a while, and stop it."""
+        async with self._lock:
+            await self._stop([self._get(index)])
+
+    async def restart(self, index: int) -> None:
+        """Stop and start one instance."""
+        async with self._lock:
+            instance = self._get(index)
+            await self._stop([instance])
+            await instance.start()
+
+    async def wait_ready(self) -> None:
+        """Until every instance is ready and in the front. Raises LabError when one failed."""
+        while True:
+            failed = [i for i in self._instances if i.state == InstanceState.FAILED]
+            if failed:
+                raise LabError(f"instance {failed[0].index} failed: {failed[0].reason}")
+            if self.spec is None:
+                raise LabError("the fleet was stopped")
+            if all(i.state == InstanceState.READY for i in self._instances):
+                await self._apply_front()
+                return
+            if any(i.state == InstanceState.STOPPED for i in self._instances):
+                async with self._lock:  # a restart passes through that state, but keeps the lock
+                    stopped = [i for i in self._instances if i.state == InstanceState.STOPPED]
+                if stopped:
+                    raise LabError(f"instance {stopped[0].index} was stopped", "`lab-tui start` starts it")
+            await asyncio.sleep(0.05)
+
+    # -- one engine after the other
+
+    async def adopt(self) -> bool:
+        """Take over the fleet of an engine that died; instances that died meanwhile start again.
+
+        True when there was one.
+        """
+        try:
+            record = msgspec.json.decode(self._file.read_bytes(), type=FleetRecord)
+        except FileNotFoundError:
+            return False
+        except (msgspec.DecodeError, OSError):
+            self._file.unlink(missing_ok=True)
+            return False
+        found = {i: p for i, r in record.processes.items() if (p := Process.adopt(r)) is not None}
+        async with self._lock:
+            if not found:
+                await self._end_leftovers(record)
+                return False
+            self.spec = record.spec
+            self._instances = [self._instance(i, command) for i, command in enumerate(record.commands)]
+            for index in record.wanted:
+                await self._instances[index].start(found.get(index))
+            unwanted = [found[index] for index in found.keys() - set(record.wanted)]
+            await asyncio.gather(*(process.stop(LADDER) for process in unwanted))
+            if record.front is not None:
+                await self.front.adopt(record.front)
+            await self._until_heard([self._instances[i] for i in record.wanted if i in found])
+            await self._try_front()
+            self._begin_front_task()
+        return True
+
+    async def _until_heard(self, adopted: list[Instance]) -> None:
+        """Until each adopted instance has said how it is, or is slow to: the front keeps them till then."""
+        deadline = time.monotonic() + HEAR_S
+        while time.monotonic() < deadline and any(i.state == InstanceState.STARTING for i in adopted):
+            await asyncio.sleep(0.02)
+
+    async def _end_leftovers(self, record: FleetRecord) -> None:
+        """End the front of a fleet of which no instance is left."""
+        if record.front is not None:
+            await self.front.adopt(record.front)
+            await self.front.stop()
+        self._file.unlink(missing_ok=True)
+
+    async def detach(self) -> None:
+        """Leave everything running for the next engine."""
+        async with self._lock:
+            await self._end_front_task()
+            await asyncio.gather(*(instance.detach() for instance in self._instances))
+            await self.front.detach()
+
+    # -- inside the lock
+
+    async def _checked(self, spec: FleetSpec) -> tuple[tuple[str, ...], ...]:
+        """The command of each instance, after everything that can be wrong was looked at."""
+        llama_server.check_spec(spec)
+        await asyncio.to_thread(models.check, Path(spec.model))
+        server, _ = await self.find_parts()
+        llama_server.check_extra_args(server, spec.extra_args)
+        check_files(spec.max_streams)
+        commands = tuple(llama_server.command(server, spec, i) for i in range(spec.instances))
+        ours = {i.port for i in self._instances if i.record is not None}
+        for index in range(spec.instances):
+            if spec.base_port + index not in ours:
+                await check_free("127.0.0.1", spec.base_port + index, f"instance {index}")
+        listening = self.spec if self.front.record is not None else None
+        ours_too = listening is not None and listening.front_port == spec.front_port
+        await check_free(spec.host, 0 if ours_too else spec.front_port, "the front")
+        return commands
+
+    async def _retire(self, spec: FleetSpec, commands: tuple[tuple[str, ...], ...]) -> None:
+        """Stop the instances that ``spec`` does not have, or has with another command."""
+        kept = 0
+        for instance, command in zip(self._instances, commands, strict=False):
+            if instance.command != command:
+                break
+            kept += 1
+        await self._stop(self._instances[kept:])
+        del self._instances[kept:]
+
+    def _instance(self, index: int, command: tuple[str, ...]) -> Instance:
+        assert self.spec is not None
+        return Instance(
+            index,
+            command,
+            port=self.spec.base_port + index,
+            slots=self.spec.parallel,
+            log=self._logs / f"instance-{index}.log",
+            poll_s=self._settings.engine.poll_s,
+            ready_timeout_s=self._settings.serve.ready_timeout_s,
+            changed=self._on_change,
+        )
+
+    def _get(self, index: int) -> Instance:
+        if not 0 <= index < len(self._instances):
+            have = f"the fleet has 0 to {len(self._instances) - 1}" if self._instances else "no fleet is up"
+            raise LabError(f"there is no instance {index}: {have}", "`lab-tui status` lists them")
+        return self._instances[index]
+
+    async def _stop(self, instances: Iterable[Instance]) -> None:
+        stopping = [i for i in instances if i.state not in (InstanceState.STOPPED, InstanceState.FAILED)]
+        if not stopping:
+            return
+        self._leaving |= {i.index for i in stopping}
+        try:
+            await self._apply_front()
+            await self._drain(stopping)
+            await asyncio.gather(*(i.stop() for i in stopping))
+        finally:
+            self._leaving -= {i.index for i in stopping}
+
+    async def _drain(self, instances: list[Instance]) -> None:
+        """Give live streams ``serve.drain_s`` to finish: after TERM a llama-server lets them hang."""
+        deadline = time.monotonic() + self._settings.serve.drain_s
+        while time.monotonic() < deadline and any(await asyncio.gather(*(i.at_work() for i in instances))):
+            await asyncio.sleep(0.1)
+
+    async def _down(self) -> None:
+        await self._end_front_task()
+        await self.front.stop()
+        await asyncio.gather(*(instance.stop() for instance in self._instances))
+        self._instances.clear()
+        self.spec = None
+        self._front_problem = self._record_problem = ""
+        self._parts = None  # another build may be wanted next time
+        self._file.unlink(missing_ok=True)
+        self._saved = b""
+        self._on_change()
+
+    # -- the front follows the instances
+
+    async def _apply_front(self) -> None:
+        """Make the front send to the ready instances that are not leaving."""
+        async with self._front_lock:
+            spec = self.spec
+            if spec is None:
+                return
+            _, nginx = await self.find_parts()
+            ready = (i for i in self._instances if i.state == InstanceState.READY)
+            await self.front.apply(
+                FrontSpec(
+                    host=spec.host,
+                    port=spec.front_port,
+                    backends=tuple(i.address for i in ready if i.index not in self._leaving),
+                    max_streams=spec.max_streams,
+                    balancing=spec.balancing,
+                ),
+                nginx,
+            )
+
+    async def _keep_front(self) -> None:
+        while True:
+            await self._front_due.wait()
+            self._front_due.clear()
+            await self._try_front()
+
+    async def _try_front(self) -> None:
+        """Apply, and keep for the screen what went wrong."""
+        try:
+            await self._apply_front()
+            self._front_problem = ""
+        except LabError as error:
+            self._front_problem = error.message
+            self._changed()
+
+    def _begin_front_task(self) -> None:
+        if self._front_task is None:
+            self._front_task = tasks.begin(self._keep_front(), "front keeper")
+
+    async def _end_front_task(self) -> None:
+        task, self._front_task = self._front_task, None
+        await tasks.end(task)
+
+    def _on_change(self) -> None:
+        self._front_due.set()
+        self._save()
+        self._changed()
+
+    def _save(self) -> None:
+        """Keep on disk what an heir needs, whenever it differs."""
+        if self.spec is None:
+            return
+        record = FleetRecord(
+            spec=self.spec,
+            commands=tuple(i.command for i in self._instances),
+            wanted=tuple(i.index for i in self._instances if i.wanted),
+            processes={i.index: i.record for i in self._instances if i.record is not None},
+            front=self.front.record,
+        )
+        content = msgspec.json.encode(record)
+        if content == self._saved:
+            return
+        draft = self._file.with_suffix(".new")
+        try:
+            draft.write_bytes(content)
+            draft.replace(self._file)
+        except OSError as error:  # what serves goes on
+            self._record_problem = (
+                f"cannot write {self._file} ({error.strerror}): another engine would not find the fleet"
+            )
+        else:
+            self._saved, self._record_problem = content, ""

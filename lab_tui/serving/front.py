@@ -1,0 +1,334 @@
+"""The front: one nginx that spreads requests over the ready instances.
+
+Its configuration is a pure function of a FrontSpec; a change is tested (``nginx -t``), reloaded,
+and waited for until no old worker accepts connections any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+
+from lab_tui import tasks
+from lab_tui.model import Data, FrontState, FrontView, LabError
+from lab_tui.serving.parts import Nginx
+from lab_tui.serving.process import Process, ProcessRecord, StopLadder, end_session, session_members
+from lab_tui.serving.readings import plain_http
+
+GENERATION_PATH = "/lab-tui/generation"
+READY_TIMEOUT_S = 10.0
+RESTART_DELAY_S = 0.5
+PRIVATE_PATHS = "slots|props|metrics|lora-adapters"  # of llama-server; they show what others ask
+# QUIT waits for live streams; INT ends at once.
+LADDER = StopLadder(first=signal.SIGQUIT, first_wait_s=0.3, second=signal.SIGTERM, second_wait_s=2.0)
+
+
+class FrontSpec(Data, frozen=True, kw_only=True):
+    """What the front should be."""
+
+    host: str
+    port: int
+    backends: tuple[str, ...]  # addresses of the ready instances, "127.0.0.1:9000"
+    max_streams: int
+    balancing: str = "round_robin"
+
+    @property
+    def url(self) -> str:
+        """The base URL as seen from this machine."""
+        return f"http://{reachable(self.host)}:{self.port}"
+
+
+def reachable(host: str) -> str:
+    """The address under which this machine reaches a listener on ``host``."""
+    if host == "0.0.0.0":
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on ``host``."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def files_needed(max_streams: int) -> int:
+    """Open files of nginx: two connections a stream (client and instance), and some of its own."""
+    return 2 * max_streams + 128
+
+
+def check_files(max_streams: int) -> None:
+    """Raise LabError when the hard limit of open files is too low for ``max_streams``."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < files_needed(max_streams):
+        raise LabError(
+            f"{max_streams} streams need {files_needed(max_streams)} open files, the hard limit is {hard}",
+            "raise it (ulimit -Hn, limits.conf) or ask for fewer --max-streams",
+        )
+
+
+def config_text(spec: FrontSpec, nginx: Nginx, generation: int) -> str:
+    """The nginx configuration of ``spec``. The reasons for each line are in the README, The front."""
+    files = files_needed(spec.max_streams)
+    listen = f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}"
+    if spec.host == "::":
+        listen += " ipv6only=off"  # IPv4 too
+    if spec.backends:
+        upstream = [f"    server {address} max_fails=0;" for address in spec.backends]
+        if spec.balancing == "least_conn":
+            upstream.insert(0, "    least_conn;")
+        if nginx.version >= (1, 29, 7):  # keepalive became the default there and is a syntax error before
+            upstream.append("    keepalive 0;")
+        upstream_block = "\n".join(["  upstream llm {", "    zone llm 64k;", *upstream, "  }"])
+        serve = "proxy_pass http://llm;"
+    else:
+        upstream_block = "  # no instance is ready"
+        serve = (
+            'default_type application/json; return 503 \'{"error":{"code":503,'
+            '"message":"no instance is ready","type":"unavailable_error"}}\';'
+        )
+    hidden = "" if is_loopback(spec.host) else f"    location ~ ^/({PRIVATE_PATHS}) {{ return 404; }}\n"
+    return f"""pid nginx.pid;
+worker_processes 1;
+worker_rlimit_nofile {files};
+worker_shutdown_timeout 3600s;
+events {{ worker_connections {files}; }}
+http {{
+  access_log off;
+  client_body_temp_path tmp/b; proxy_temp_path tmp/p; fastcgi_temp_path tmp/f;
+  uwsgi_temp_path tmp/u; scgi_temp_path tmp/s;
+{upstream_block}
+  server {{
+    listen {listen} backlog=4096;
+    client_max_body_size 64m; client_body_buffer_size 64m;
+    add_header X-Upstream $upstream_addr always;
+    location = {GENERATION_PATH} {{ default_type text/plain; return 200 "{generation}"; }}
+{hidden}    location / {{
+      {serve}
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host $http_host;
+      proxy_buffering off;
+      proxy_read_timeout 3600s;
+      proxy_send_timeout 3600s;
+      proxy_next_upstream error timeout;
+    }}
+  }}
+}}
+"""
+
+
+class Front:
+    """The one nginx. ``apply`` makes it be what a spec says; ``stop`` ends it."""
+
+    def __init__(self, folder: Path, log: Path, changed: Callable[[], None]) -> None:
+        self.view = FrontView(state=FrontState.STOPPED)
+        self._folder = folder
+        self._log = log
+        self._changed = changed
+        self._lock = asyncio.Lock()
+        self._nginx: Nginx | None = None
+        self._spec: FrontSpec | None = None
+        self._text = ""
+        self._generation = int(time.time())  # larger than that of any engine before
+        self._unsettled = False  # a change was written, and it is not known to be in effect
+        self._process: Process | None = None
+        self._dead_masters: set[int] = set()  # whose workers may still finish their streams
+        self._guard: asyncio.Task[None] | None = None
+
+    @property
+    def record(self) -> ProcessRecord | None:
+        """What the next engine needs to adopt it."""
+        return self._process.record if self._process else None
+
+    def config(self) -> str:
+        """The configuration in effect, "" before the first."""
+        return self._text
+
+    async def apply(self, spec: FrontSpec, nginx: Nginx) -> None:
+        """Serve ``spec``. Returns when it is in effect. Raises LabError, the old one then still serving."""
+        async with self._lock:
+            running = self._process if self._process is not None and self._process.alive() else None
+            if running is not None and spec == self._spec and not self._unsettled:
+                return
+            await self._write(spec, nginx)
+            self._unsettled = True
+            if running is not None and self._moves(
+                spec
+            ):  # nginx cannot take another address of its port in a reload
+                await self._end_guard()
+                await running.stop(LADDER)
+                running = None
+            if running is not None:
+                await self._reload(spec)
+            else:
+                await self._start(spec, nginx)
+            self._unsettled = False
+            self._spec, self._nginx = spec, nginx
+            self._begin_guard()
+            self._set(FrontState.READY, spec=spec)
+
+    def _moves(self, spec: FrontSpec) -> bool:
+        return self._spec is not None and (self._spec.host, self._spec.port) != (spec.host, spec.port)
+
+    async def adopt(self, record: ProcessRecord) -> None:
+        """Take over an nginx that an engine before started; its spec is applied next by the fleet."""
+        self._process = Process.adopt(record)
+        if self._process is not None:
+            self._begin_guard()
+        else:
+            await self._quit_workers_of(record.pid)
+
+    async def stop(self) -> None:
+        """End nginx. Returns when its master and all its workers are gone."""
+        async with self._lock:
+            await self._end_guard()
+            process, self._process, self._spec = self._process, None, None
+            if process is not None:
+                await process.stop(LADDER)
+            for master in self._dead_masters:
+                await end_session(master)
+            self._dead_masters.clear()
+            self._set(FrontState.STOPPED)
+
+    async def detach(self) -> None:
+        """Leave nginx running and forget it: the engine ends."""
+        async with self._lock:
+            await self._end_guard()
+            self._process = None
+
+    def _begin_guard(self) -> None:
+        if self._guard is None:
+            self._guard = tasks.begin(self._watch(), "front guard")
+
+    async def _end_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        await tasks.end(guard)
+
+    # -- inside the lock
+
+    async def _write(self, spec: FrontSpec, nginx: Nginx) -> None:
+        """Write and test the configuration."""
+        self._generation += 1
+        (self._folder / "tmp").mkdir(parents=True, exist_ok=True)
+        candidate = self._folder / "candidate.conf"
+        text = config_text(spec, nginx, self._generation)
+        candidate.write_text(text)
+        test = await asyncio.create_subprocess_exec(
+            *self._command(nginx, "candidate.conf"),
+            "-t",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, stderr = await test.communicate()
+        if test.returncode != 0:
+            lines = [line for line in stderr.decode("utf-8", "replace").splitlines() if "emerg" in line]
+            raise LabError(f"nginx refuses its configuration: {lines[0] if lines else stderr.decode()}")
+        candidate.replace(self._folder / "nginx.conf")
+        self._text = text
+
+    def _command(self, nginx: Nginx, config: str) -> tuple[str, ...]:
+        return (*nginx.command, "-p", f"{self._folder}/", "-c", config, "-e", str(self._log))
+
+    async def _start(self, spec: FrontSpec, nginx: Nginx) -> None:
+        self._set(FrontState.STARTING, spec=spec)
+        command = (*self._command(nginx, "nginx.conf"), "-g", "daemon off;")
+        self._process = Process.start(command, self._log, os.environ)
+        if not await self._in_effect(spec):
+            await self._process.stop(LADDER)
+            complaints = [line for line in self._process.log_lines(20) if "emerg" in line]
+            reason = complaints[0] if complaints else "see `lab-tui logs nginx`"
+            self._set(FrontState.FAILED, reason=reason)
+            raise LabError(f"nginx did not start: {reason}")
+
+    async def _reload(self, spec: FrontSpec) -> None:
+        """HUP, then wait until the new worker answers and the old ones have stopped listening."""
+        process = self._process
+        assert process is not None
+        old = await asyncio.to_thread(_listening_workers, process.pid)
+        process.signal(signal.SIGHUP)
+        if not await self._in_effect(spec):
+            raise LabError("nginx did not take its new configuration", "see `lab-tui logs nginx`")
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if not old & await asyncio.to_thread(_listening_workers, process.pid):
+                return
+            await asyncio.sleep(0.02)
+
+    async def _in_effect(self, spec: FrontSpec) -> bool:
+        """Wait until the front answers with this generation; False when it ended or time is up."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        async with plain_http(timeout=2.0, headers={"Connection": "close"}) as http:
+            while time.monotonic() < deadline and self._process and self._process.alive():
+                try:
+                    answer = await http.get(spec.url + GENERATION_PATH)
+                    if answer.text == str(self._generation):
+                        return True
+                except httpx.TransportError:
+                    pass  # not listening yet
+                await asyncio.sleep(0.02)
+        return False
+
+    # -- guarding
+
+    async def _watch(self) -> None:
+        """Bring nginx back whenever it dies without having been asked."""
+        while self._process is not None:
+            process = self._process
+            await process.wait()
+            async with self._lock:
+                if process is self._process and self._spec and self._nginx:
+                    await self._revive(process, self._spec, self._nginx)
+            await asyncio.sleep(RESTART_DELAY_S)
+
+    async def _revive(self, dead: Process, spec: FrontSpec, nginx: Nginx) -> None:
+        self._set(FrontState.FAILED, reason="nginx died; starting it again")
+        await self._quit_workers_of(dead.pid)
+        try:
+            await self._write(spec, nginx)
+            await self._start(spec, nginx)
+        except LabError as error:
+            self._set(FrontState.FAILED, reason=error.message)
+        else:
+            self._set(FrontState.READY, spec=spec)
+
+    async def _quit_workers_of(self, master: int) -> None:
+        """Let the workers of a dead master finish their streams; they stop listening at once."""
+        self._dead_masters.add(master)
+        for worker in await asyncio.to_thread(session_members, master):
+            with contextlib.suppress(psutil.Error):
+                if worker.name() == "nginx":
+                    worker.send_signal(signal.SIGQUIT)
+
+    def _set(self, state: FrontState, *, spec: FrontSpec | None = None, reason: str = "") -> None:
+        spec = spec or self._spec
+        self.view = FrontView(
+            state=state,
+            reason=reason,
+            url=spec.url if spec and state != FrontState.STOPPED else None,
+            pid=self._process.pid if self._process and state != FrontState.STOPPED else None,
+            ready=len(spec.backends) if spec and state == FrontState.READY else 0,
+        )
+        self._changed()
+
+
+def _listening_workers(master: int) -> set[int]:
+    """Pids of the workers that still accept connections: nginx says in its title when one does not."""
+    listening = set()
+    for worker in session_members(master):
+        try:
+            if "shutting down" not in " ".join(worker.cmdline()):
+                listening.add(worker.pid)
+        except psutil.Error:
+            continue  # gone meanwhile
+    return listening

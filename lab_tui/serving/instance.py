@@ -1,0 +1,248 @@
+"""One instance: a llama-server process and the states it goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from lab_tui import tasks
+from lab_tui.model import InstanceState, InstanceView, LabError
+from lab_tui.serving import llama_server
+from lab_tui.serving.ports import check_free
+from lab_tui.serving.process import Process, ProcessRecord, StopLadder, trim
+from lab_tui.serving.readings import InstanceReading, plain_http, read_instance
+
+log = logging.getLogger(__name__)
+
+HEALTH_POLL_S = 0.1
+READ_TIMEOUT_S = 2.0
+MAX_RESTARTS = 5
+STEADY_S = 60.0  # ready for so long: the count of restarts begins anew
+MAX_BACKOFF_S = 30.0
+LADDER = StopLadder()  # facts: with a live stream the first TERM usually hangs, the second ends it
+LIVE = (InstanceState.STARTING, InstanceState.LOADING, InstanceState.READY, InstanceState.BACKOFF)
+
+
+class Instance:
+    """Start, stop and watch one llama-server. ``changed`` is called after every change of state."""
+
+    def __init__(
+        self,
+        index: int,
+        command: tuple[str, ...],
+        *,
+        port: int,
+        slots: int,
+        log: Path,
+        poll_s: float,
+        ready_timeout_s: float,
+        changed: Callable[[], None],
+    ) -> None:
+        self.index = index
+        self.command = command
+        self.port = port
+        self.slots = slots
+        self.state = InstanceState.STOPPED
+        self.reason = ""
+        self._log = log
+        self._poll_s = poll_s
+        self._ready_timeout_s = ready_timeout_s
+        self._changed = changed
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._process: Process | None = None
+        self._log_tail: tuple[str, ...] = ()
+        self._reading: InstanceReading | None = None
+        self._restarts = 0
+        self._started_at: float | None = None  # monotonic
+
+    @property
+    def address(self) -> str:
+        """Host and port, as nginx writes them in X-Upstream."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def record(self) -> ProcessRecord | None:
+        """What the next engine needs to adopt it; None when nothing runs."""
+        return self._process.record if self._process else None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is meant to run."""
+        return self.state in LIVE
+
+    async def start(self, adopted: Process | None = None) -> None:
+        """Begin to run, or go on with an adopted process. Returns at once; the state tells the rest."""
+        async with self._lock:
+            if self._task is not None and not self._task.done():
+                return
+            if self._process is not None:  # a stop was given up half way
+                await self._process.stop(LADDER)
+            self._restarts = 0
+            self._process = adopted
+            self._started_at = None
+            if adopted is not None:
+                self._started_at = time.monotonic() - (time.time() - adopted.record.create_time)
+            self._set(InstanceState.STARTING)
+            self._task = tasks.begin(self._supervise(adopted), f"instance {self.index}")
+
+    async def stop(self) -> None:
+        """End it. Returns when the process is gone."""
+        async with self._lock:
+            await self._end_task()
+            if self._process is not None:
+                self._set(InstanceState.STOPPING)
+                await self._process.stop(LADDER)
+                self._process = None
+            self._started_at = None
+            self._set(InstanceState.STOPPED)
+
+    async def detach(self) -> None:
+        """Leave the process running and forget it: the engine ends."""
+        async with self._lock:
+            await self._end_task()
+
+    async def at_work(self) -> bool:
+        """Ask it now whether a request is in it, at work or waiting; False when it is not to be asked."""
+        try:
+            async with plain_http(base_url=f"http://{self.address}", timeout=READ_TIMEOUT_S) as http:
+                reading = await read_instance(http, time.monotonic(), None)
+        except httpx.TimeoutException:
+            return True  # some builds do not answer while they decode
+        except (httpx.HTTPError, msgspec.DecodeError):
+            return False
+        return reading.busy + reading.queue > 0
+
+    async def _end_task(self) -> None:
+        task, self._task = self._task, None
+        await tasks.end(task)
+
+    def view(self) -> InstanceView:
+        """What a viewer shows."""
+        reading = self._reading if self.state == InstanceState.READY else None
+        now = time.monotonic()
+        return InstanceView(
+            index=self.index,
+            state=self.state,
+            reason=self.reason,
+            log_tail=self._log_tail,
+            port=self.port,
+            pid=self._process.pid if self._process else None,
+            slots=self.slots,
+            busy=reading.busy if reading else None,
+            queue=reading.queue if reading else None,
+            tps=reading.tps if reading else None,
+            rss_bytes=self._process.rss_bytes() if self._process else None,
+            uptime_s=now - self._started_at if self._started_at else None,
+            reading_age_s=now - reading.time if reading else None,
+            restarts=self._restarts,
+            command=self.command,
+        )
+
+    # -- the task
+
+    async def _supervise(self, process: Process | None) -> None:
+        async with plain_http(base_url=f"http://{self.address}", timeout=READ_TIMEOUT_S) as http:
+            while True:
+                why = await self._run(http, process)
+                if why is None:
+                    return  # it never became ready, and is failed now
+                process = None
+                self._restarts += 1
+                if self._restarts > MAX_RESTARTS:
+                    self._fail(f"{why}; given up after {MAX_RESTARTS} restarts", self._log_tail)
+                    return
+                delay = min(2.0 ** (self._restarts - 1), MAX_BACKOFF_S)
+                self.reason = f"{why}; restart {self._restarts} of {MAX_RESTARTS} after {delay:.0f} s"
+                self._set(InstanceState.BACKOFF, reason=self.reason)
+                await asyncio.sleep(delay)
+
+    async def _run(self, http: httpx.AsyncClient, process: Process | None) -> str | None:
+        """One life. Why it ended after it was ready; None when it failed before that."""
+        try:
+            if process is None:
+                process = await self._spawn()
+        except LabError as error:
+            self._fail(str(error))
+            return None
+        failure = await self._until_ready(http, process)
+        if failure:
+            await process.stop(LADDER)
+            self._fail(failure, tuple(process.log_lines(10)))
+            return None
+        self._set(InstanceState.READY)
+        ready_at = time.monotonic()
+        await self._until_gone(http, process)
+        await process.stop(LADDER)  # it is gone; what it may have started itself is not, and has the port
+        self._process = None
+        if time.monotonic() - ready_at > STEADY_S:
+            self._restarts = 0
+        lines = process.log_lines(20)
+        self._log_tail = tuple(lines)
+        return llama_server.why_it_ended(lines, process.returncode)
+
+    async def _spawn(self) -> Process:
+        self._set(InstanceState.STARTING)
+        await check_free("127.0.0.1", self.port, f"instance {self.index}")
+        process = Process.start(self.command, self._log, llama_server.environment(os.environ))
+        self._process = process
+        self._started_at = time.monotonic()
+        self._changed()
+        return process
+
+    async def _until_ready(self, http: httpx.AsyncClient, process: Process) -> str:
+        """Wait for ``/health`` to be 200. "" then, or why it will never be."""
+        deadline = time.monotonic() + self._ready_timeout_s
+        while time.monotonic() < deadline:
+            if not process.alive():
+                return llama_server.why_it_ended(process.log_lines(200), process.returncode)
+            try:
+                answer = await http.get("/health")
+            except httpx.TransportError:
+                pass  # not listening yet
+            else:
+                if answer.status_code == 200:
+                    return ""
+                if self.state != InstanceState.LOADING:
+                    self._set(InstanceState.LOADING)
+            await asyncio.sleep(HEALTH_POLL_S)
+        return f"not ready within {self._ready_timeout_s:.0f} s (serve.ready_timeout_s)"
+
+    async def _until_gone(self, http: httpx.AsyncClient, process: Process) -> None:
+        poller = tasks.begin(self._poll(http), f"instance {self.index} readings")
+        try:
+            await process.wait()
+        finally:
+            await tasks.end(poller)
+            self._reading = None
+
+    async def _poll(self, http: httpx.AsyncClient) -> None:
+        """Read the instance again and again; a reading that fails leaves the old one to age."""
+        while True:
+            with contextlib.suppress(httpx.HTTPError, msgspec.DecodeError):
+                self._reading = await read_instance(http, time.monotonic(), self._reading)
+            await asyncio.to_thread(trim, self._log)
+            await asyncio.sleep(self._poll_s)
+
+    def _fail(self, reason: str, lines: tuple[str, ...] = ()) -> None:
+        self._log_tail = lines
+        self._process = None
+        self._started_at = None
+        self._set(InstanceState.FAILED, reason=reason)
+
+    def _set(self, state: InstanceState, reason: str = "") -> None:
+        if (state, reason) != (self.state, self.reason):
+            log.info("instance %d %s%s", self.index, state, f": {reason}" if reason else "")
+        self.state = state
+        self.reason = reason
+        if state in (InstanceState.READY, InstanceState.STOPPED):
+            self._log_tail = ()
+        self._changed()
