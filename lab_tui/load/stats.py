@@ -1,0 +1,226 @@
+"""The statistics of a measurement, as plain functions: percentiles, intervals, steadiness.
+
+Rates are tokens a second in equal, contiguous bins of time. Nothing here reads a clock or does
+input or output, and nothing needs numpy: a load worker has to start fast.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise, repeat
+
+from lab_tui.model import Data, Percentiles
+
+# Two-sided 95 % quantiles of Student's t for 1 to 12 degrees of freedom (any table of t).
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
+_Z95 = 1.959964
+
+MOST_BATCHES = 20
+FEWEST_BATCHES = 5
+FEWEST_BINS = 20  # below this an interval would be a guess
+MOST_CORRELATED = 0.99
+CORRELATED = 0.15  # lag-1 autocorrelation from which neighbouring batches are merged
+
+
+class Interval(Data, frozen=True):
+    """A mean and the half-width of its 95 % confidence interval, in the unit of the values."""
+
+    mean: float
+    half_width: float
+
+    @property
+    def relative(self) -> float:
+        """Half-width as a share of the mean; infinite when the mean is 0."""
+        return self.half_width / self.mean if self.mean > 0 else math.inf
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """The ``share`` (0 to 1) quantile of ascending values, linear between neighbours.
+
+    The same rule as numpy's default (type 7 of Hyndman and Fan 1996). None when empty.
+    """
+    if not ordered:
+        return None
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def percentiles(values: Iterable[float]) -> Percentiles:
+    """p50, p95 and p99 of values in any order."""
+    ordered = sorted(values)
+    return Percentiles(
+        p50=percentile(ordered, 0.50), p95=percentile(ordered, 0.95), p99=percentile(ordered, 0.99)
+    )
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean. The values must not be empty."""
+    return math.fsum(values) / len(values)
+
+
+def variance(values: Sequence[float]) -> float:
+    """Unbiased sample variance; 0 for fewer than two values."""
+    if len(values) < 2:
+        return 0.0
+    centre = mean(values)
+    return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
+
+
+def t95(freedom: int) -> float:
+    """The two-sided 95 % quantile of Student's t.
+
+    Above 12 degrees of freedom the Cornish-Fisher series (Abramowitz and Stegun 26.7.5), right to
+    four digits there.
+    """
+    if freedom < 1:
+        raise ValueError("Student's t needs at least one degree of freedom")
+    if freedom <= len(_T95):
+        return _T95[freedom - 1]
+    z = _Z95
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def batch_means(values: Sequence[float], batches: int) -> list[float]:
+    """The means of ``batches`` equally long runs of neighbours.
+
+    What does not divide evenly is left out at the front, where a measurement is least settled.
+    """
+    size = len(values) // batches
+    start = len(values) - size * batches
+    return [mean(values[at : at + size]) for at in range(start, len(values), size)]
+
+
+def autocorrelation(values: Sequence[float]) -> float:
+    """Lag-1 autocorrelation, -1 to 1; 0 when the values do not vary."""
+    centre = mean(values)
+    spread = math.fsum((value - centre) ** 2 for value in values)
+    if spread <= 0:
+        return 0.0
+    return math.fsum((a - centre) * (b - centre) for a, b in pairwise(values)) / spread
+
+
+def interval(rates: Sequence[float]) -> Interval | None:
+    """The mean rate with its 95 % interval; None when there are too few bins.
+
+    Bins next to each other are alike, so they are averaged in batches long enough to be nearly
+    independent: from 20 batches down to 5, merging while neighbours still correlate (method of
+    batch means, Law and Kelton, "Simulation Modeling and Analysis"). Few batches see a slow wander
+    badly, so the bins are also taken as a first-order process, whose interval follows from how much
+    each bin resembles the next. The wider of the two is given.
+    """
+    if len(rates) < FEWEST_BINS:
+        return None
+    half_width = max(_batch_half_width(rates), _process_half_width(rates))
+    return Interval(mean(rates), half_width)
+
+
+def _batch_half_width(rates: Sequence[float]) -> float:
+    batches = MOST_BATCHES
+    means = batch_means(rates, batches)
+    # The estimate of a short series is biased low by about 1/n.
+    while batches > FEWEST_BATCHES and autocorrelation(means) + 1 / batches > CORRELATED:
+        batches //= 2
+        means = batch_means(rates, batches)
+    return t95(batches - 1) * math.sqrt(variance(means) / batches)
+
+
+def _process_half_width(rates: Sequence[float]) -> float:
+    count = len(rates)
+    found = autocorrelation(rates)
+    # What a short series hides of it (Marriott and Pope 1954).
+    lag = min(max(found + (1 + 3 * found) / count, 0.0), MOST_CORRELATED)
+    independent = count * (1 - lag) / (1 + lag)  # as many free bins would say as much
+    # The spread around a mean of its own is too small by as much.
+    spread = variance(rates) / max(1 - 1 / independent, 0.25)
+    return t95(max(1, round(independent) - 1)) * math.sqrt(spread / independent)
+
+
+def is_steady(rates: Sequence[float], tolerance: float = 0.05) -> bool:
+    """Whether the later half of the bins runs at the same rate as the earlier half.
+
+    The same means: apart by no more than ``tolerance`` of the mean, or by no more than noise of
+    this size would put them (two standard errors).
+    """
+    half = len(rates) // 2
+    if half < 2:
+        return False
+    early, late = rates[-2 * half : -half], rates[-half:]
+    centre = mean(rates)
+    if centre <= 0:
+        return False
+    apart = abs(mean(late) - mean(early))
+    noise = math.sqrt((variance(early) + variance(late)) / half)
+    return apart <= max(tolerance * centre, 2 * noise)
+
+
+def drift(rates: Sequence[float]) -> tuple[float, float] | None:
+    """The mean rates of the first and of the last third, when they are not the same; else None.
+
+    The same means: apart by less than 5 % of the mean, or by less than three standard errors.
+    """
+    third = len(rates) // 3
+    if third < 4:
+        return None
+    first, last = rates[:third], rates[-third:]
+    early, late = batch_means(first, 4), batch_means(last, 4)
+    noise = math.sqrt((variance(early) + variance(late)) / 4)
+    before, after = mean(first), mean(last)
+    if abs(after - before) < max(0.05 * mean(rates), 3 * noise):
+        return None
+    return (before, after) if before != after else None
+
+
+# --- a histogram that costs one increment a value and can be added up over workers ----------
+
+_FLOOR_S = 1e-6
+_PER_E = 200.0  # bins per factor e: a bin is 0.5 % wide
+BINS = 4400  # from 1 µs to about 3,600 s
+
+
+def bin_of(seconds: float) -> int:
+    """The bin of a time; what is below 1 µs or above an hour goes into the outermost bins."""
+    if seconds <= _FLOOR_S:
+        return 0
+    at = int(math.log(seconds * 1e6) * _PER_E)
+    return at if at < BINS else BINS - 1
+
+
+def bins_of(times: Sequence[float]) -> dict[int, int]:
+    """How many of the times fall into each bin: :func:`bin_of` for many, at a third of the cost."""
+    micros = map(operator.mul, times, repeat(1e6))
+    try:
+        found = Counter(map(int, map(operator.mul, map(math.log, micros), repeat(_PER_E))))
+    except ValueError:  # a clock that stood still: no logarithm of zero
+        return Counter(map(bin_of, times))
+    if min(found, default=0) < 0 or max(found, default=0) >= BINS:
+        return Counter(map(bin_of, times))
+    return found
+
+
+def value_of(at: int) -> float:
+    """The time in seconds in the middle of a bin, off by at most 0.25 %."""
+    return _FLOOR_S * math.exp((at + 0.5) / _PER_E)
+
+
+def histogram_percentiles(counts: Sequence[int], scale: float = 1.0) -> Percentiles:
+    """p50, p95 and p99 of a histogram of :func:`bin_of`, times ``scale`` (1000 gives ms)."""
+    total = sum(counts)
+    if not total:
+        return Percentiles()
+    found: list[float] = []
+    shares = (0.50, 0.95, 0.99)
+    seen = 0
+    for at, count in enumerate(counts):
+        seen += count
+        # Nearest rank at or above: a histogram cannot put a value between two.
+        while len(found) < len(shares) and count and seen - 1 >= shares[len(found)] * (total - 1):
+            found.append(value_of(at) * scale)
+    return Percentiles(p50=found[0], p95=found[1], p99=found[2])

@@ -1,0 +1,285 @@
+"""From what a run has brought to what is reported: one Measurement, and what a reader must know."""
+
+from __future__ import annotations
+
+import math
+
+from lab_tui.load.plan import LoadPlan
+from lab_tui.load.probe import Found
+from lab_tui.load.record import CANCELLED, Record
+from lab_tui.load.stats import Interval, drift, histogram_percentiles, interval, mean, percentile, percentiles
+from lab_tui.load.tally import Answer
+from lab_tui.load.window import REQUESTS
+from lab_tui.model import ClientCost, Data, Measurement, Slo, StreamRate, TokenCounts
+
+TOLERANCE = 0.005  # by how much token counts may differ, as a share
+UNEVEN = 1.25  # an instance with so many times its equal share is worth a word
+# Tokens per second, as the middle between what reads as one and as the next: a reader finds 10
+# sluggish, 30 smooth, 60 fast and 100 near instant.
+FEELS = ((20.0, "sluggish"), (45.0, "smooth"), (80.0, "fast"))
+
+
+class Outcome(Data, frozen=True, kw_only=True):
+    """How a run went, besides what it brought. Times are of the monotonic clock."""
+
+    standing: float  # when all streams were out
+    opened: float
+    closed: float
+    closed_by: str
+    metrics: float | None = None  # output tokens by /metrics, after drain less before
+    metrics_error: float = 0.0  # how coarsely those are printed
+    flags: tuple[str, ...] = ()
+
+
+class Sample(Data, frozen=True, kw_only=True):
+    """The answers that count, each list for one question."""
+
+    ended: list[Answer]  # that ended well inside the window
+    finished: list[Answer]  # of these, those of full length: not the shortened first ones of a stream
+    paced: list[Answer]  # those whose pace is known; unfinished ones where none has finished
+    first: list[Answer]  # those whose first token came inside the window
+    settled: list[Answer]  # and that were sent when the load stood
+    ratio: float  # true tokens per counted one
+
+
+def summarise(plan: LoadPlan, found: Found, record: Record, outcome: Outcome) -> Measurement:
+    """The Measurement of a finished run."""
+    begin, end = outcome.opened, outcome.closed
+    elapsed = end - begin
+    sample = _sample(found, record, outcome)
+    counted = _counted(record, outcome)
+    tokens = counted * sample.ratio
+    rates = [rate * sample.ratio for rate in record.rates_between(begin, end)]
+    spread = interval(rates)
+    by_instance = _by_instance(plan, record, outcome, sample.ratio)
+    paces = [pace for answer in sample.paced if (pace := seconds_per_token(answer, sample.ratio))]
+    speeds = sorted(1 / pace for pace in paces)
+    median_speed = percentile(speeds, 0.5)
+    lags = sorted(record.lags_between(begin, end))
+    lag = percentile(lags, 0.99)
+    good = [answer for answer in sample.ended if is_good(answer, plan.slo, sample.ratio)]
+    flags = (
+        *found.flags,
+        *outcome.flags,
+        *_rate_flags(plan, outcome, rates, spread),
+        *_answer_flags(plan, found, sample, elapsed, record),
+        *_token_flags(record, outcome, sample),
+        *_instance_flags(by_instance),
+    )
+    return Measurement(
+        throughput_tps=tokens / elapsed,
+        throughput_ci95_tps=spread.half_width if spread else None,
+        prompt_tps=_prompt_tps(found, record, sample, elapsed),
+        requests_per_s=len(sample.ended) / elapsed,
+        total_tokens=round(tokens),
+        elapsed_s=elapsed,
+        requests=len(sample.ended),
+        concurrency=plan.concurrency,
+        errors=record.error_count,
+        errors_by_kind=dict(record.errors.most_common()),
+        ttft_ms=percentiles((_since(answer, answer.first)) for answer in sample.settled),
+        itl_ms=histogram_percentiles(record.itl_between(begin, end), 1000.0 / sample.ratio),
+        tpot_ms=percentiles(pace * 1000 for pace in paces),
+        e2e_ms=percentiles(_since(answer, answer.ended) for answer in sample.finished),
+        per_stream_tps=StreamRate(p5=percentile(speeds, 0.05), p50=median_speed),
+        feels=feels(median_speed),
+        goodput_rps=len(good) / elapsed if plan.slo != Slo() else None,
+        tokens=_counts(record, outcome, sample),
+        tokens_by_instance=by_instance,
+        output_tokens_mean=_mean([_length(answer) for answer in sample.finished]),
+        client=ClientCost(
+            cpu_us_per_token=record.cpu_between(begin, end) / counted * 1e6 if counted else None,
+            loop_lag_ms_p99=None if lag is None else lag * 1000,
+        ),
+        window_closed_by=outcome.closed_by,
+        flags=flags,
+    )
+
+
+def _counted(record: Record, outcome: Outcome, upstream: str | None = None) -> float:
+    """Tokens the streams counted inside the window; of a set number of requests all there were."""
+    if outcome.closed_by == REQUESTS:
+        return record.tokens_at(math.inf, upstream)
+    return record.tokens_at(outcome.closed, upstream) - record.tokens_at(outcome.opened, upstream)
+
+
+def feels(stream_tps: float | None) -> str:
+    """How a stream of so many tokens a second reads; "" when it is not known."""
+    if stream_tps is None:
+        return ""
+    return next((word for below, word in FEELS if stream_tps < below), "near instant")
+
+
+def seconds_per_token(answer: Answer, ratio: float = 1.0) -> float | None:
+    """TPOT: mean time per output token after those of the first chunk; None for shorter answers."""
+    more = answer.tokens - answer.first_tokens
+    if more < 1 or answer.first is None or answer.last is None or answer.last <= answer.first:
+        return None
+    return (answer.last - answer.first) / (more * ratio)
+
+
+def is_good(answer: Answer, slo: Slo, ratio: float = 1.0) -> bool:
+    """Whether a finished request kept every bound that was asked. A pace nobody knows keeps it."""
+    if slo.ttft_ms is not None and _since(answer, answer.first) > slo.ttft_ms:
+        return False
+    pace = seconds_per_token(answer, ratio)
+    return slo.stream_tps is None or pace is None or 1 / pace >= slo.stream_tps
+
+
+def _since(answer: Answer, moment: float | None) -> float:
+    """Milliseconds from the start of a request; infinite when the moment never came."""
+    return float("inf") if moment is None else (moment - answer.begun) * 1000
+
+
+def _length(answer: Answer) -> int:
+    return answer.tokens if answer.said is None else answer.said
+
+
+def _mean(values: list[int]) -> float | None:
+    return mean(values) if values else None
+
+
+def _sample(found: Found, record: Record, outcome: Outcome) -> Sample:
+    begin, end = outcome.opened, outcome.closed
+    whole = [answer for answer in record.answers if not answer.kind]
+    ended = [answer for answer in whole if begin <= answer.ended <= end]
+    finished = [answer for answer in ended if not answer.ramp]
+    first = [
+        answer
+        for answer in record.answers
+        if answer.first is not None and begin <= answer.first <= end and answer.kind in ("", CANCELLED)
+    ]
+    settled = [answer for answer in first if not answer.ramp and answer.begun >= outcome.standing]
+    running = [
+        answer
+        for answer in record.answers
+        if answer.kind == CANCELLED and answer.tokens > 8 and answer.last is not None and answer.last >= begin
+    ]
+    ratio = 1.0
+    if not found.recipe.exact:
+        said = sum(answer.said for answer in whole if answer.said is not None)
+        counted = sum(answer.tokens for answer in whole if answer.said is not None)
+        ratio = said / counted if said and counted else 1.0
+    return Sample(
+        ended=ended,
+        finished=finished,
+        paced=finished or running,
+        first=first,
+        settled=settled or first,
+        ratio=ratio,
+    )
+
+
+def _prompt_tps(found: Found, record: Record, sample: Sample, elapsed: float) -> float | None:
+    """Prompt tokens worked off a second: prompts whose first token came, times their mean length."""
+    known = [answer.prompt_tokens for answer in record.answers if answer.prompt_tokens is not None]
+    length = _mean(known) if known else found.prompt_tokens
+    return None if length is None else len(sample.first) * length / elapsed
+
+
+def _counts(record: Record, outcome: Outcome, sample: Sample) -> TokenCounts:
+    """The three counts over the whole run.
+
+    A response that was cut off has no `timings`: for it the stream's own count stands in, so that the
+    three can be compared.
+    """
+    said = [answer for answer in record.answers if answer.said is not None]
+    timings = None
+    if said:
+        rest = sum(answer.tokens for answer in record.answers if answer.said is None)
+        timings = sum(_length(answer) for answer in said) + round(rest * sample.ratio)
+    return TokenCounts(
+        stream=round(record.tokens * sample.ratio),
+        timings=timings,
+        metrics=None if outcome.metrics is None else round(outcome.metrics),
+    )
+
+
+def _by_instance(plan: LoadPlan, record: Record, outcome: Outcome, ratio: float) -> dict[int, int]:
+    """Tokens inside the window by instance; empty when answers do not say whose they are."""
+    backends = plan.target.backends
+    index = {backend.address: backend.index for backend in backends}
+    if len(backends) == 1 and record.upstreams() <= {""}:
+        index = {"": backends[0].index}
+    counts = {backend.index: 0 for backend in backends}
+    named = record.upstreams() & index.keys()
+    for address in named:
+        counts[index[address]] += round(_counted(record, outcome, address) * ratio)
+    return counts if named else {}
+
+
+# --- what a reader must know ---------------------------------------------------------------
+
+
+def _rate_flags(plan: LoadPlan, outcome: Outcome, rates: list[float], spread: Interval | None) -> list[str]:
+    flags = []
+    if change := drift(rates):
+        before, after = change
+        word = "rose" if after > before else "fell"
+        flags.append(f"drift: tok/s {word} from {before:,.0f} to {after:,.0f} inside the window")
+    asked = plan.window.ci_half_width
+    if outcome.closed_by == REQUESTS:
+        return flags
+    if spread is None:
+        flags.append("no interval: the window is too short")
+    elif spread.relative > asked:
+        flags.append(f"wide: the interval is ±{spread.relative:.1%}, ±{asked:.1%} was asked")
+    return flags
+
+
+def _answer_flags(plan: LoadPlan, found: Found, sample: Sample, elapsed: float, record: Record) -> list[str]:
+    flags = []
+    finished = sample.finished
+    if not finished:
+        flags.append(
+            f"no whole request ended inside the window of {elapsed:.1f} s: TPOT is of unfinished ones"
+        )
+    asked, got = sum(answer.asked for answer in finished), sum(map(_length, finished))
+    if got < 0.98 * asked and plan.workload.ignore_eos:
+        count = len(finished)
+        flags.append(f"short: answers are {got / count:.1f} tokens long, {asked / count:.1f} were asked")
+    prompts = [answer.prompt_tokens for answer in record.answers if answer.prompt_tokens is not None]
+    wanted = plan.workload.prompt_tokens
+    if prompts and not plan.workload.prompt_file and abs(mean(prompts) - wanted) > max(2, 0.05 * wanted):
+        flags.append(f"prompts are {mean(prompts):.0f} tokens long, {wanted} were asked")
+    cached = sum(answer.cached_tokens or 0 for answer in record.answers)
+    if not plan.workload.cache_prompt and prompts and cached > 0.02 * sum(prompts):
+        flags.append(f"cache: {cached / sum(prompts):.0%} of the prompt tokens came from a cache")
+    failed = record.error_count
+    if failed:
+        kind, count = record.errors.most_common(1)[0]
+        words = f" ({record.details[kind]})" if kind in record.details else ""
+        total = failed + record.finished
+        flags.append(f"errors: {failed} of {total} requests, most often {kind} ({count}){words}")
+    if not found.recipe.exact and all(answer.said is None for answer in record.answers):
+        flags.append("the server counts no tokens: every chunk is taken for one")
+    return flags
+
+
+def _token_flags(record: Record, outcome: Outcome, sample: Sample) -> list[str]:
+    """Where the three counts disagree by more than they may."""
+    counts = _counts(record, outcome, sample)
+    flags = []
+    if counts.timings is not None and abs(counts.timings - counts.stream) > TOLERANCE * counts.stream:
+        flags.append(f"tokens do not reconcile: stream {counts.stream}, timings {counts.timings}")
+    if outcome.metrics is not None:
+        # A token decoded while a request is being cancelled is counted there and never arrives here.
+        unseen = sum(1 for answer in record.answers if answer.kind == CANCELLED)
+        allowed = TOLERANCE * counts.stream + outcome.metrics_error
+        apart = outcome.metrics - counts.stream
+        if apart > allowed + 2 * unseen or apart < -allowed:
+            flags.append(f"tokens do not reconcile: stream {counts.stream}, /metrics {counts.metrics}")
+        elif apart > allowed:
+            flags.append(f"/metrics has {apart:.0f} tokens more: {unseen} requests were cut off in decoding")
+    return flags
+
+
+def _instance_flags(by_instance: dict[int, int]) -> list[str]:
+    total = sum(by_instance.values())
+    if len(by_instance) < 2 or not total:
+        return []
+    busiest = max(by_instance, key=lambda index: by_instance[index])
+    share = by_instance[busiest] / total
+    if share * len(by_instance) < UNEVEN:
+        return []
+    return [f"uneven: instance {busiest} made {share:.0%} of the tokens"]

@@ -1,0 +1,120 @@
+"""Each rule on a constructed case, with the readings that make it fire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lab_tui.model import ClientCost, Measurement, Percentiles, StreamRate, TokenCounts
+from lab_tui.sweep import verdict
+from lab_tui.sweep.verdict import Conditions, judge
+
+
+def measured(**changes: Any) -> Measurement:
+    fields: dict[str, Any] = {
+        "throughput_tps": 1000.0,
+        "throughput_ci95_tps": 15.0,
+        "prompt_tps": 500.0,
+        "requests_per_s": 8.0,
+        "total_tokens": 10_000,
+        "elapsed_s": 10.0,
+        "requests": 80,
+        "concurrency": 16,
+        "errors": 0,
+        "ttft_ms": Percentiles(p50=50.0, p95=80.0, p99=90.0),
+        "itl_ms": Percentiles(p50=16.0, p95=20.0, p99=30.0),
+        "tpot_ms": Percentiles(p50=16.0, p95=17.0, p99=18.0),
+        "e2e_ms": Percentiles(p50=2000.0, p95=2100.0, p99=2200.0),
+        "per_stream_tps": StreamRate(p5=60.0, p50=62.0),
+        "tokens": TokenCounts(stream=10_000),
+        "client": ClientCost(cpu_us_per_token=20.0, loop_lag_ms_p99=2.0),
+    }
+    return Measurement(**(fields | changes))
+
+
+CASES: dict[str, tuple[Measurement, Conditions, str, str]] = {
+    "errors": (
+        measured(errors=5, errors_by_kind={"HTTP 500": 5}),
+        Conditions(cpu_pct=100.0),
+        verdict.FAILING,
+        "5 failed and 80 finished requests",
+    ),
+    "memory": (
+        measured(errors=80, requests=0),
+        Conditions(memory_error="CUDA error: out of memory"),
+        verdict.NO_MEMORY,
+        "CUDA error: out of memory",
+    ),
+    "memory in the server's words": (
+        measured(errors=80, flags=("errors: 80 of 80 requests (Failed to allocate)",)),
+        Conditions(),
+        verdict.NO_MEMORY,
+        "errors: 80 of 80 requests (Failed to allocate)",
+    ),
+    "late workers": (
+        measured(client=ClientCost(cpu_us_per_token=20.0, loop_lag_ms_p99=130.0)),
+        Conditions(),
+        verdict.CLIENT,
+        "load workers ran 130 ms late (p99), 50 ms is the most",
+    ),
+    "near the ceiling": (
+        measured(),
+        Conditions(ceiling_tps=1200.0),
+        verdict.CLIENT,
+        "1,000 tok/s is 83% of what client and front carry (1,200)",
+    ),
+    "near the front's ceiling": (
+        measured(),
+        Conditions(ceiling_tps=1200.0, front_only_tps=9000.0),
+        verdict.FRONT,
+        "without the front 9,000 tok/s",
+    ),
+    "drift": (
+        measured(flags=("drift: tok/s fell from 1,200 to 830 inside the window",)),
+        Conditions(),
+        verdict.UNSTABLE,
+        "drift: tok/s fell from 1,200 to 830 inside the window",
+    ),
+    "wide": (
+        measured(throughput_ci95_tps=300.0),
+        Conditions(),
+        verdict.UNSTABLE,
+        "the 95 % interval is ±30%",
+    ),
+    "processor": (measured(), Conditions(cpu_pct=99.0, slots_total=8), verdict.CPU, "CPU 99 % busy"),
+    "power": (
+        measured(),
+        Conditions(gpu_power_pct=97.0, gpu_util_pct=100.0, slots_total=64),
+        verdict.GPU,
+        "GPU at 97 % of its power cap",
+    ),
+    "card": (measured(), Conditions(gpu_util_pct=98.0, slots_total=16), verdict.GPU, "GPU 98 % busy"),
+    "queue": (
+        measured(ttft_ms=Percentiles(p50=1000.0)),
+        Conditions(slots_total=8, gpu_util_pct=98.0),
+        verdict.SLOTS,
+        "median TTFT 1,000 ms of 2,000 ms E2E",
+    ),
+    "few streams on a busy card": (
+        measured(),
+        Conditions(slots_total=64, gpu_util_pct=98.0),
+        verdict.UNDER_LOADED,
+        "16 streams for 64 slots",
+    ),
+    "nothing known": (measured(), Conditions(), verdict.UNCLEAR, ""),
+    "nothing stands out": (
+        measured(),
+        Conditions(cpu_pct=40.0, slots_total=16, ceiling_tps=9000.0),
+        verdict.UNCLEAR,
+        "CPU 40 % busy",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_verdict(name: str) -> None:
+    m, conditions, word, reading = CASES[name]
+    found, readings = judge(m, conditions)
+    assert found == word
+    assert reading in readings or (not reading and not readings)
