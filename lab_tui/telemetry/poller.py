@@ -1,0 +1,143 @@
+"""Reads the machine in threads and hands what they find to the engine's loop.
+
+Two daemon threads, one for the host and one for all cards: a driver that hangs (NVML's start takes
+seconds, a broken card forever) must hold up neither the loop nor the host's own figures, and since
+they are daemons it cannot hold up the end of the engine either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from lab_tui.model import Data, GpuReading, HostReading
+from lab_tui.telemetry.gpu import CardReader, GpuReader
+from lab_tui.telemetry.host import HostReader
+
+STOP_S = 1.0  # how long `stop` waits for a thread
+STALE_S = 10.0  # a card that said nothing for so long says nothing any more
+
+
+class Reading(Data, frozen=True, kw_only=True):
+    """What was read last."""
+
+    host: HostReading
+    gpus: tuple[GpuReading, ...] = ()
+    gpu_reason: str = ""  # why `gpus` is empty; "" when it is not
+    vram_by_pid: dict[int, int] = {}  # bytes of card memory by process
+
+
+class _Cards(Data, frozen=True, kw_only=True):
+    """What all cards said, and when (monotonic)."""
+
+    at: float
+    gpus: tuple[GpuReading, ...]
+    reason: str
+    vram_by_pid: dict[int, int]
+
+
+class Poller:
+    """Owned by a loop: ``start`` and ``stop`` there, and read ``latest`` there."""
+
+    def __init__(
+        self,
+        poll_s: float = 1.0,
+        *,
+        host: HostReader | None = None,
+        cards: Sequence[CardReader] | None = None,
+    ) -> None:
+        """``poll_s`` seconds between readings. ``cards`` are the readers of the makers: NVIDIA's."""
+        self._poll_s = poll_s
+        self._read_host = (host or HostReader()).read
+        self._readers = tuple(cards) if cards is not None else (GpuReader(),)
+        self._host = self._read_host()
+        self._cards: _Cards | None = None
+        self._began = time.monotonic()
+        self._stopping = threading.Event()
+        self._threads: tuple[threading.Thread, ...] = ()
+
+    @property
+    def latest(self) -> Reading:
+        """What was read last. Cards that have not answered for ten seconds are N/A, with that reason."""
+        cards = self._cards
+        silent = time.monotonic() - (cards.at if cards else self._began)
+        if cards is None:
+            waited = f" for {silent:.0f} s" if silent >= STALE_S else ""
+            return Reading(host=self._host, gpu_reason=f"the driver has not answered yet{waited}")
+        gpus = cards.gpus
+        if silent >= max(STALE_S, 3 * self._poll_s):
+            gpus = tuple(_unknown(gpu, f"the driver has not answered for {silent:.0f} s") for gpu in gpus)
+        return Reading(host=self._host, gpus=gpus, gpu_reason=cards.reason, vram_by_pid=cards.vram_by_pid)
+
+    def start(self) -> None:
+        """Begin to read. Needs a running loop."""
+        loop = asyncio.get_running_loop()
+        self._began = time.monotonic()
+        self._threads = (
+            threading.Thread(target=self._poll_host, args=(loop,), name="host readings", daemon=True),
+            threading.Thread(target=self._poll_cards, args=(loop,), name="card readings", daemon=True),
+        )
+        for thread in self._threads:
+            thread.start()
+
+    async def stop(self) -> None:
+        """End the threads, within about a second: one that hangs in a driver is left behind."""
+        self._stopping.set()
+        deadline = time.monotonic() + STOP_S
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join, max(deadline - time.monotonic(), 0))
+
+    def _poll_host(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._stopping.wait(self._poll_s):
+            self._hand_over(loop, functools.partial(self._take_host, self._read_host()))
+
+    def _poll_cards(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._hand_over(loop, functools.partial(self._take_cards, self._ask_cards()))
+                self._stopping.wait(self._poll_s)
+        finally:
+            for reader in self._readers:
+                reader.close()
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop, take: Callable[[], None]) -> None:
+        """Have the loop take a reading, unless it is over: a hung driver may come back after that."""
+        if self._stopping.is_set():
+            return
+        try:
+            loop.call_soon_threadsafe(take)
+        except RuntimeError:
+            self._stopping.set()
+
+    def _take_host(self, reading: HostReading) -> None:
+        self._host = reading
+
+    def _take_cards(self, cards: _Cards) -> None:
+        self._cards = cards
+
+    def _ask_cards(self) -> _Cards:
+        """All cards of all makers."""
+        gpus: list[GpuReading] = []
+        reasons: list[str] = []
+        vram: dict[int, int] = {}
+        for reader in self._readers:
+            found, reason = reader.read()
+            gpus += found
+            reasons += [reason] if reason else []
+            vram |= _sum(vram, reader.vram_by_pid)
+        reason = "" if gpus else "; ".join(reasons)
+        return _Cards(at=time.monotonic(), gpus=tuple(gpus), reason=reason, vram_by_pid=vram)
+
+
+def _sum(first: Mapping[int, int], second: Mapping[int, int]) -> dict[int, int]:
+    return {pid: first.get(pid, 0) + second.get(pid, 0) for pid in first.keys() | second.keys()}
+
+
+def _unknown(gpu: GpuReading, reason: str) -> GpuReading:
+    """The row of a card whose figures have gone stale."""
+    kept = {"index", "name", "uuid", "missing"}
+    fields = [field for field in GpuReading.__struct_fields__ if field not in kept]
+    return GpuReading(index=gpu.index, name=gpu.name, uuid=gpu.uuid, missing=dict.fromkeys(fields, reason))

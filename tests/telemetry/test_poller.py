@@ -1,0 +1,101 @@
+"""Readings reach the loop, and nothing that hangs holds it up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from lab_tui.model import GpuReading
+from lab_tui.telemetry import poller as polling
+from lab_tui.telemetry.poller import Poller
+
+
+class Cards:
+    """A maker's cards as a test wants them."""
+
+    def __init__(self, *gpus: GpuReading, reason: str = "", vram: dict[int, int] | None = None) -> None:
+        self.answer = (gpus, reason)
+        self.vram_by_pid: Mapping[int, int] = vram or {}
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.closed = threading.Event()
+        self.reads = 0
+
+    def read(self) -> tuple[tuple[GpuReading, ...], str]:
+        self.reads += 1
+        self.go_on.wait()
+        return self.answer
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+async def until(condition: object) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_makers_stand_side_by_side() -> None:
+    card = GpuReading(index=0, name="A", util_pct=50.0)
+    first = Cards(card, vram={1: 10, 2: 20})
+    second, third = Cards(reason="no driver of B", vram={2: 5}), Cards(reason="no driver of C")
+    poller = Poller(0.02, cards=[first, second, third])
+    poller.start()
+    await until(lambda: poller.latest.gpus)
+    assert poller.latest.gpus == (card,)
+    assert poller.latest.gpu_reason == ""
+    assert poller.latest.vram_by_pid == {1: 10, 2: 25}
+    first.answer = ((), "no driver of A")
+    await until(lambda: not poller.latest.gpus)
+    assert poller.latest.gpu_reason == "no driver of A; no driver of B; no driver of C"
+    await until(lambda: poller.latest.host.cpu_pct is not None)
+    await poller.stop()
+    assert first.closed.is_set()
+    reads = first.reads
+    await asyncio.sleep(0.1)
+    assert first.reads == reads
+
+
+async def test_a_driver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "STALE_S", 0.3)
+    cards = Cards(GpuReading(index=3, name="A", uuid="u", util_pct=50.0))
+    poller = Poller(0.02, cards=[cards])
+    poller.start()
+    await until(lambda: poller.latest.gpus)
+    cards.go_on.clear()
+    await until(lambda: poller.latest.gpus[0].util_pct is None)
+    (card,) = poller.latest.gpus
+    assert (card.index, card.name, card.uuid) == (3, "A", "u")
+    assert card.missing["util_pct"].startswith("the driver has not answered for ")
+    assert "power_w" in card.missing
+    began = time.monotonic()
+    await poller.stop()
+    assert time.monotonic() - began < 1.5
+    cards.go_on.set()  # it comes back when all is over
+    await asyncio.to_thread(cards.closed.wait, 5)
+    assert cards.closed.is_set()
+
+
+async def test_no_answer_yet_says_so_and_for_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = Cards()
+    cards.go_on.clear()
+    poller = Poller(0.02, cards=[cards])
+    poller.start()
+    assert poller.latest.gpu_reason == "the driver has not answered yet"
+    monkeypatch.setattr(polling, "STALE_S", 0.2)
+    assert poller.latest.host.memory_total_bytes
+    await until(lambda: poller.latest.gpu_reason == "the driver has not answered yet for 0 s")
+    cards.go_on.set()
+    await poller.stop()
+
+
+async def test_stop_before_start_and_twice() -> None:
+    poller = Poller(cards=[])
+    await poller.stop()
+    await poller.stop()
