@@ -1,0 +1,113 @@
+"""Results as tables: CSV that llama-throughput-lab's scripts read, JSON and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from lab_tui.model import CellView, Measurement, Percentiles, SweepDetail
+
+# llama-throughput-lab's own nine columns, in its order; ours follow.
+NINE = (
+    "instances", "parallel", "batch", "ubatch", "concurrency",
+    "throughput_tps", "total_tokens", "elapsed_s", "errors",
+)  # fmt: skip
+
+
+def row(cell: CellView) -> dict[str, Any]:
+    """One cell, flat. What was not measured is ``None``: a failed cell has a reason, never a zero."""
+    fleet, result = cell.cell.fleet, cell.result
+    flat: dict[str, Any] = {
+        "instances": fleet.instances,
+        "parallel": fleet.parallel,
+        "batch": fleet.batch,
+        "ubatch": fleet.ubatch,
+        "concurrency": cell.cell.concurrency,
+    }
+    flat |= _figures(result)
+    flat |= {"status": str(cell.status), "reason": cell.reason, "took_s": cell.took_s}
+    flat |= {name: value for name, value in cell.cell.axes.items() if name not in flat}
+    return flat
+
+
+def _figures(result: Measurement | None) -> dict[str, Any]:
+    """The figures of a measurement, flat; the same keys with None when there is none."""
+    flat: dict[str, Any] = {name: getattr(result, name, None) for name in NINE[5:]}
+    flat["throughput_ci95_tps"] = getattr(result, "throughput_ci95_tps", None)
+    for name in ("prompt_tps", "requests", "requests_per_s", "goodput_rps", "output_tokens_mean"):
+        flat[name] = getattr(result, name, None)
+    for name in ("ttft_ms", "itl_ms", "tpot_ms", "e2e_ms"):
+        ranks = getattr(result, name, Percentiles())
+        flat |= {f"{name.removesuffix('_ms')}_{p}_ms": getattr(ranks, p) for p in ("p50", "p95", "p99")}
+    flat["per_stream_p5_tps"] = result.per_stream_tps.p5 if result else None
+    flat["per_stream_p50_tps"] = result.per_stream_tps.p50 if result else None
+    flat["verdict"] = result.verdict if result else None
+    flat["flags"] = "; ".join(result.flags) if result else None
+    return flat
+
+
+def to_csv(detail: SweepDetail) -> str:
+    """Every cell that is over, a line each, the nine columns first."""
+    rows = [row(cell) for cell in detail.cells if cell.status in ("measured", "failed", "skipped")]
+    names = list(dict.fromkeys([*NINE, *_figures(None), *(name for r in rows for name in r)]))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_json(detail: SweepDetail) -> dict[str, Any]:
+    """One sweep as ``sweep --json`` prints it."""
+    view = detail.view
+    return {
+        "id": view.id,
+        "name": view.name,
+        "status": str(view.status),
+        "reason": view.reason,
+        "cells_total": view.cells_total,
+        "cells_measured": view.cells_measured,
+        "cells_failed": view.cells_failed,
+        "cells_skipped": view.cells_skipped,
+        "elapsed_s": view.elapsed_s,
+        "best": msgspec.to_builtins(view.best),
+        "tied": msgspec.to_builtins(detail.tied),
+        "cells": [row(cell) for cell in detail.cells],
+    }
+
+
+MARKDOWN = ("instances", "parallel", "concurrency", "throughput_tps", "throughput_ci95_tps", "ttft_p95_ms",
+            "per_stream_p50_tps", "verdict", "status", "reason")  # fmt: skip
+
+
+def to_markdown(detail: SweepDetail) -> str:
+    """A table for a report: the main columns, one line a cell, and the best below it."""
+    lines = [
+        f"# Sweep {detail.view.id}: {detail.view.name}",
+        "",
+        _line(MARKDOWN),
+        _line(["---"] * len(MARKDOWN)),
+    ]
+    lines += [_line([_short(row(cell)[name]) for name in MARKDOWN]) for cell in detail.cells]
+    best = detail.view.best
+    if best is not None:
+        lines += [
+            "",
+            f"Best: {best.instances}×{best.parallel} c={best.concurrency}, {best.throughput_tps:,.1f} tok/s",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(words: Sequence[str]) -> str:
+    return "| " + " | ".join(words) + " |"
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.1f}" if isinstance(value, float) else str(value)
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").splitlines())

@@ -1,0 +1,296 @@
+"""What is kept: sweeps and their cells, in SQLite.
+
+Every finished cell is committed before the next begins, so whatever dies, nothing measured is
+lost. The calls block and belong on the store's one thread: ``await store.call(store.add, …)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import msgspec
+
+from lab_tui.model import (
+    Cell,
+    CellStatus,
+    CellView,
+    Data,
+    LabError,
+    Measurement,
+    SweepSpec,
+    SweepStatus,
+)
+
+log = logging.getLogger(__name__)
+
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+SCHEMA_VERSION = 1
+LARGEST_ID = 2**63 - 1  # of SQLite
+SCHEMA = """
+CREATE TABLE sweep (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  created REAL NOT NULL,      -- unix time
+  position REAL NOT NULL,     -- place in the queue, smallest first
+  status TEXT NOT NULL,       -- model.SweepStatus
+  reason TEXT NOT NULL DEFAULT '',
+  elapsed_s REAL NOT NULL DEFAULT 0,
+  spec TEXT NOT NULL          -- model.SweepSpec as JSON
+);
+CREATE TABLE cell (
+  sweep INTEGER NOT NULL REFERENCES sweep(id) ON DELETE CASCADE,
+  idx INTEGER NOT NULL,       -- place in the order of the sweep
+  status TEXT NOT NULL,       -- model.CellStatus
+  reason TEXT NOT NULL DEFAULT '',
+  started REAL, took_s REAL,
+  cell TEXT NOT NULL,         -- model.Cell as JSON
+  result TEXT,                -- model.Measurement as JSON
+  context TEXT NOT NULL DEFAULT '{}',
+  PRIMARY KEY (sweep, idx)
+) WITHOUT ROWID;
+"""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StoredSweep(Data, frozen=True, kw_only=True):
+    """One sweep as it is kept."""
+
+    id: int
+    created: float
+    status: SweepStatus
+    reason: str
+    elapsed_s: float
+    spec: SweepSpec
+    cells: tuple[CellView, ...]
+
+
+class Store:
+    """One open database. Raises LabError when it cannot be used."""
+
+    def __init__(self, file: Path) -> None:
+        self.notice = ""  # what a user should know about the file, one line
+        self._file = file
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._db: sqlite3.Connection | None = None
+
+    async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one of the calls below on the store's thread."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))
+        except sqlite3.Error as error:
+            locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            raise LabError(
+                f"the store {self._file} cannot be used ({error})",
+                "another program has it open" if locked else "free disk space or mend its permissions",
+            ) from error
+        except msgspec.DecodeError as error:
+            raise LabError(
+                f"a sweep in {self._file} cannot be read ({error})",
+                "use the lab-tui that wrote it, or move the file away",
+            ) from error
+
+    async def close(self) -> None:
+        """Finish what is under way and close the file."""
+        await self.call(self._close)
+        self._thread.shutdown()
+
+    # -- on the thread
+
+    def open(self) -> None:
+        """Open the file, made when it is missing; a damaged one is kept under another name (``notice``)."""
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in DAMAGED:
+                raise
+            self._close()
+            kept = self._set_aside()
+            self.notice = f"the store was damaged ({error}): it is kept as {kept}, a new one was begun"
+            log.warning("%s", self.notice)
+            self._open()
+
+    def _open(self) -> None:
+        db = sqlite3.connect(self._file, isolation_level=None)
+        self._db = db
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            raise LabError(
+                f"{self._file} is of version {version}, this lab-tui writes {SCHEMA_VERSION}",
+                "use the lab-tui that wrote it, or move the file away",
+            )
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA foreign_keys = ON")
+        if version == 0:
+            db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            damage = sqlite3.DatabaseError(str(verdict).splitlines()[0])
+            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damage
+
+    def _set_aside(self) -> Path:
+        """Give the file, and what SQLite keeps beside it, a name that no other file has."""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        names = (
+            f"{self._file.name}.damaged-{stamp}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 100)))
+        )
+        kept = next(path for path in map(self._file.with_name, names) if not path.exists())
+        for part in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                self._file.with_name(self._file.name + part).replace(kept.with_name(kept.name + part))
+        return kept
+
+    def _close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def add(self, spec: SweepSpec, cells: Sequence[Cell]) -> int:
+        """Keep a new sweep at the end of the queue; its id."""
+        now = time.time()
+        with self._transaction() as db:
+            last = db.execute("SELECT coalesce(max(position), 0) FROM sweep").fetchone()[0]
+            cursor = db.execute(
+                "INSERT INTO sweep (created, position, status, spec) VALUES (?, ?, ?, ?)",
+                (now, last + 1, SweepStatus.QUEUED, _text(spec)),
+            )
+            sweep = cursor.lastrowid
+            assert sweep is not None
+            db.executemany(
+                "INSERT INTO cell (sweep, idx, status, cell) VALUES (?, ?, ?, ?)",
+                [(sweep, i, CellStatus.PENDING, _text(cell)) for i, cell in enumerate(cells)],
+            )
+        return sweep
+
+    def set_status(self, sweep: int, status: SweepStatus, elapsed_s: float, reason: str = "") -> None:
+        """Keep where a sweep is."""
+        self._execute(
+            "UPDATE sweep SET status = ?, reason = ?, elapsed_s = ? WHERE id = ?",
+            (status, reason, elapsed_s, sweep),
+        )
+
+    def set_position(self, sweep: int, position: float) -> None:
+        """Keep the place of a sweep in the queue."""
+        self._execute("UPDATE sweep SET position = ? WHERE id = ?", (position, sweep))
+
+    def put_cell(self, sweep: int, view: CellView, elapsed_s: float) -> None:
+        """Keep what became of a cell, and the time the sweep has taken so far."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE cell SET status = ?, reason = ?, started = ?, took_s = ?, result = ?, context = ?"
+                " WHERE sweep = ? AND idx = ?",
+                (
+                    view.status,
+                    view.reason,
+                    view.started,
+                    view.took_s,
+                    _text(view.result) if view.result else None,
+                    _text(view.context),
+                    sweep,
+                    view.index,
+                ),
+            )
+            db.execute("UPDATE sweep SET elapsed_s = ? WHERE id = ?", (elapsed_s, sweep))
+
+    def sweeps(self) -> list[StoredSweep]:
+        """Every sweep with its cells, newest first."""
+        rows = self._rows("SELECT id FROM sweep ORDER BY id DESC")
+        return [self.sweep(row[0]) for row in rows]
+
+    def waiting(self) -> list[int]:
+        """Ids of the sweeps that are not over, in the order of the queue."""
+        rows = self._rows(
+            "SELECT id FROM sweep WHERE status IN (?, ?, ?) ORDER BY position",
+            (SweepStatus.QUEUED, SweepStatus.RUNNING, SweepStatus.PAUSED),
+        )
+        return [row[0] for row in rows]
+
+    def sweep(self, sweep: int) -> StoredSweep:
+        """One sweep with its cells. Raises LabError when there is none."""
+        found = "SELECT id, created, status, reason, elapsed_s, spec FROM sweep WHERE id = ?"
+        rows = self._rows(found, (sweep,)) if sweep <= LARGEST_ID else []
+        if not rows:
+            raise LabError(f"there is no sweep {sweep}", "`lab-tui results list` shows them")
+        cells = self._rows(
+            "SELECT idx, status, reason, started, took_s, cell, result, context FROM cell"
+            " WHERE sweep = ? ORDER BY idx",
+            (sweep,),
+        )
+        sweep_id, created, status, reason, elapsed_s, spec = rows[0]
+        return StoredSweep(
+            id=sweep_id,
+            created=created,
+            status=SweepStatus(status),
+            reason=reason,
+            elapsed_s=elapsed_s,
+            spec=msgspec.json.decode(spec, type=SweepSpec),
+            cells=tuple(_cell_view(row) for row in cells),
+        )
+
+    def _open_db(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise LabError("the store is closed")
+        return self._db
+
+    def _rows(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        return self._open_db().execute(sql, values).fetchall()
+
+    def _execute(self, sql: str, values: tuple[Any, ...]) -> None:
+        self._open_db().execute(sql, values)
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._open_db())
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE … COMMIT, rolled back on an exception."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._db.execute("BEGIN IMMEDIATE")
+        return self._db
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                self._roll_back()
+                raise
+        else:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:  # SQLite itself rolls back when the disk is full
+            self._db.execute("ROLLBACK")
+
+
+def _text(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _cell_view(row: tuple[Any, ...]) -> CellView:
+    index, status, reason, started, took_s, cell, result, context = row
+    return CellView(
+        index=index,
+        cell=msgspec.json.decode(cell, type=Cell),
+        status=CellStatus(status),
+        reason=reason,
+        result=msgspec.json.decode(result, type=Measurement) if result else None,
+        started=started,
+        took_s=took_s,
+        context=msgspec.json.decode(context),
+    )
