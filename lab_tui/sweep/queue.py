@@ -1,0 +1,356 @@
+"""The queue: sweeps that wait, and the one that runs, one cell after the other.
+
+Every change is in the store before anything goes on, so a queue that was killed anywhere resumes
+with every finished cell and measures the one it was in again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lab_tui import tasks
+from lab_tui.model import (
+    CellStatus,
+    CellView,
+    FleetSpec,
+    LabError,
+    LoadView,
+    Measurement,
+    SweepDetail,
+    SweepSpec,
+    SweepStatus,
+    SweepView,
+)
+from lab_tui.serving import llama_server
+from lab_tui.serving.fleet import Fleet
+from lab_tui.store.store import Store, StoredSweep
+from lab_tui.sweep import space, summary
+from lab_tui.sweep.cell import Readings, context, measure_cell, model_identity
+from lab_tui.sweep.strategy import strategy
+
+log = logging.getLogger(__name__)
+
+OPEN = (CellStatus.PENDING, CellStatus.RUNNING)
+
+
+class Queue:
+    """Owns the running cell. ``claim`` is the lock that keeps a bench and a cell apart."""
+
+    def __init__(
+        self, fleet: Fleet, store: Store, readings: Readings, claim: asyncio.Lock, changed: Callable[[], None]
+    ) -> None:
+        self.paused = False
+        self.notice = ""  # why it stopped by itself, for the screen
+        self.load: LoadView | None = None
+        self._fleet = fleet
+        self._store = store
+        self._readings = readings
+        self._claim = claim
+        self._changed = changed
+        self._waiting: list[StoredSweep] = []
+        self._running: StoredSweep | None = None
+        self._cell: asyncio.Task[Measurement] | None = None
+        self._cell_began = 0.0  # monotonic
+        self._cell_label = ""
+        self._verdict_on_cancel: tuple[CellStatus, str] = (CellStatus.PENDING, "")
+        self._before: FleetSpec | None = None  # the fleet to give back when the queue is empty
+        self._holds_fleet = False
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    # -- life
+
+    async def start(self, resume: bool) -> None:
+        """Take up what the store holds. Unless ``resume``, sweeps found there wait for a word."""
+        for sweep_id in await self._store.call(self._store.waiting):
+            self._waiting.append(_reopened(await self._store.call(self._store.sweep, sweep_id)))
+        self.paused = bool(self._waiting) and not resume
+        self._task = tasks.begin(self._run(), "sweep queue")
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """End the loop; the running cell is measured again by the next engine."""
+        task, self._task = self._task, None
+        await tasks.end(task)
+
+    # -- looking
+
+    def running(self) -> SweepView | None:
+        """The running sweep as a line."""
+        sweep = self._running
+        if sweep is None:
+            return None
+        at_work = self._cell is not None
+        return summary.view(
+            sweep,
+            now=self._cell_label if at_work else "",
+            phase=self.load.phase if self.load else None,
+            running_s=time.monotonic() - self._cell_began if at_work else 0.0,
+        )
+
+    def views(self) -> tuple[SweepView, ...]:
+        """The running sweep and those that wait, in order."""
+        running = self.running()
+        waiting = tuple(summary.view(sweep) for sweep in self._waiting)
+        return (running, *waiting) if running else waiting
+
+    async def all(self) -> list[SweepView]:
+        """Every sweep ever kept, newest first, live where it lives."""
+        live = {view.id: view for view in self.views()}
+        return [live.get(s.id) or summary.view(s) for s in await self._store.call(self._store.sweeps)]
+
+    async def detail(self, sweep_id: int) -> SweepDetail:
+        """One sweep with its cells. Raises LabError when there is none."""
+        live = [s for s in (self._running, *self._waiting) if s is not None and s.id == sweep_id]
+        sweep = live[0] if live else await self._store.call(self._store.sweep, sweep_id)
+        line = next((view for view in self.views() if view.id == sweep_id), None) or summary.view(sweep)
+        return summary.detail(sweep, line)
+
+    # -- commands
+
+    async def add(self, spec: SweepSpec) -> SweepView:
+        """Queue a sweep after everything in it was checked. Raises LabError."""
+        space.check(spec)
+        strategy(spec.strategy)
+        spec = space.laid_out(spec, llama_server.usable_cores())
+        cells = space.cells(spec)
+        largest = max(cells, key=lambda cell: cell.fleet.instances)
+        await self._fleet.check(largest.fleet)
+        sweep_id = await self._store.call(self._store.add, spec, cells)
+        sweep = await self._store.call(self._store.sweep, sweep_id)
+        self._waiting.append(sweep)
+        self._wake.set()
+        self._changed()
+        return summary.view(sweep)
+
+    async def pause(self) -> None:
+        """Let the running cell finish, then wait."""
+        self.paused = True
+        self._changed()
+
+    async def resume(self) -> None:
+        """Go on."""
+        self.paused, self.notice = False, ""
+        self._wake.set()
+        self._changed()
+
+    async def skip(self) -> None:
+        """Leave the running cell out. Raises LabError when none runs."""
+        if self._cell is None:
+            raise LabError("no cell is running", "`lab-tui queue` shows what waits")
+        self._cancel_cell(CellStatus.SKIPPED, "skipped by hand")
+
+    async def yield_fleet(self, *, pause: bool) -> None:
+        """Somebody else decides on the fleet now: it is not given back later.
+
+        With ``pause`` the queue pauses at once and the running cell is put back.
+        """
+        self.paused = self.paused or pause
+        self._holds_fleet, self._before = False, None
+        cell = self._cell
+        if cell is not None:
+            self._cancel_cell(CellStatus.PENDING, "")
+            await asyncio.wait({cell})
+
+    async def remove(self, sweep_id: int) -> None:
+        """Take a waiting sweep out, or abort the running one; what was measured stays."""
+        running = self._running
+        if running is not None and running.id == sweep_id:
+            self._running = msgspec.structs.replace(running, status=SweepStatus.ABORTED)
+            if self._cell is not None:
+                self._cancel_cell(CellStatus.SKIPPED, "the sweep was aborted")
+            self._wake.set()
+            return
+        sweep = self._waiting.pop(self._place(sweep_id))
+        why = "removed from the queue"
+        for cell in (c for c in sweep.cells if c.status in OPEN):
+            left_out = msgspec.structs.replace(cell, status=CellStatus.SKIPPED, reason=why)
+            await self._store.call(self._store.put_cell, sweep.id, left_out, sweep.elapsed_s)
+        await self._store.call(self._store.set_status, sweep.id, SweepStatus.ABORTED, sweep.elapsed_s, why)
+        self._changed()
+
+    async def move(self, sweep_id: int, position: int) -> None:
+        """Put a waiting sweep at ``position`` among those that wait, 1 being next."""
+        if position < 1:
+            raise LabError(f"position is {position}", "give 1 or more")
+        sweep = self._waiting.pop(self._place(sweep_id))
+        self._waiting.insert(position - 1, sweep)
+        order = (self._running, *self._waiting) if self._running else tuple(self._waiting)
+        for place, kept in enumerate(order, start=1):
+            await self._store.call(self._store.set_position, kept.id, float(place))
+        self._changed()
+
+    def _place(self, sweep_id: int) -> int:
+        for place, sweep in enumerate(self._waiting):
+            if sweep.id == sweep_id:
+                return place
+        raise LabError(f"sweep {sweep_id} is not waiting in the queue", "`lab-tui queue` shows what waits")
+
+    # -- the loop
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting and not self.paused:
+                async with self._claim:
+                    await self._try_sweep(self._waiting.pop(0))
+            if not self._waiting:
+                await self._give_fleet_back()
+
+    async def _try_sweep(self, sweep: StoredSweep) -> None:
+        """Run a sweep; when the store fails it goes back to its place and the queue waits for help."""
+        try:
+            await self._run_sweep(sweep)
+        except LabError as error:
+            log.error("the queue is paused: %s", error)
+            self.notice, self.paused = f"the queue is paused: {error}", True
+            self._waiting.insert(0, await self._as_kept(sweep))
+            self._changed()
+
+    async def _as_kept(self, sweep: StoredSweep) -> StoredSweep:
+        """The sweep as the store has it, or as it was when not even that can be read."""
+        try:
+            return _reopened(await self._store.call(self._store.sweep, sweep.id))
+        except LabError:
+            return sweep
+
+    async def _run_sweep(self, sweep: StoredSweep) -> None:
+        """Cell after cell until the plan has no more, the queue is paused or the sweep aborted."""
+        if not self._holds_fleet:
+            self._before, self._holds_fleet = self._fleet.spec, True
+        self._running = msgspec.structs.replace(sweep, status=SweepStatus.RUNNING)
+        try:
+            await self._keep(SweepStatus.RUNNING)
+            choose = strategy(sweep.spec.strategy)
+            while not self.paused and self._running.status == SweepStatus.RUNNING:
+                decision = choose(self._running.cells)
+                for index, why in decision.skips.items():
+                    await self._put(index, status=CellStatus.SKIPPED, reason=why)
+                if decision.next_index is None:
+                    break
+                await self._run_cell(decision.next_index)
+            await self._close_sweep()
+        finally:
+            self._running = None
+            self._changed()
+
+    async def _close_sweep(self) -> None:
+        """Done, failed when no cell could be measured, aborted, or back into the queue."""
+        sweep = self._running
+        assert sweep is not None
+        cells = sweep.cells
+        if sweep.status == SweepStatus.ABORTED:
+            for cell in cells:
+                if cell.status in OPEN:
+                    await self._put(cell.index, status=CellStatus.SKIPPED, reason="the sweep was aborted")
+            await self._keep(SweepStatus.ABORTED, "aborted by hand")
+        elif any(cell.status in OPEN for cell in cells):
+            await self._keep(SweepStatus.PAUSED)
+            self._waiting.insert(0, self._running or sweep)
+        elif any(cell.status == CellStatus.MEASURED for cell in cells):
+            await self._keep(SweepStatus.DONE)
+        else:
+            first = next((cell.reason for cell in cells if cell.reason), "no cell was measured")
+            await self._keep(SweepStatus.FAILED, first)
+
+    async def _run_cell(self, index: int) -> None:
+        sweep = self._running
+        assert sweep is not None
+        cell = sweep.cells[index].cell
+        self._cell_label = space.label(cell)
+        self._cell_began = time.monotonic()
+        self._verdict_on_cancel = (CellStatus.PENDING, "")
+        started = time.time()
+        await self._put(index, status=CellStatus.RUNNING, started=started)
+        if self.paused or self._running is None or self._running.status != SweepStatus.RUNNING:
+            await self._put(index, status=CellStatus.PENDING)  # paused or aborted while that was written
+            return
+        self._cell = asyncio.create_task(
+            measure_cell(self._fleet, cell, sweep.spec, self._readings, self._on_view), name="cell"
+        )
+        try:
+            await asyncio.wait({self._cell})
+        finally:
+            task, self._cell, self.load = self._cell, None, None
+            if not task.done():  # the engine ends
+                task.cancel()
+                await asyncio.wait({task})
+        took_s = time.monotonic() - self._cell_began
+        outcome = await self._outcome(task, Path(cell.fleet.model))
+        await self._put(index, took_s=took_s, started=started, **outcome)
+
+    async def _outcome(self, task: asyncio.Task[Measurement], model: Path) -> dict[str, Any]:
+        """What became of the cell, as fields of its CellView."""
+        if task.cancelled():
+            status, reason = self._verdict_on_cancel
+            return {"status": status, "reason": reason}
+        error = task.exception()
+        if error is None:
+            kept = await context(self._fleet)
+            kept["model"] = await asyncio.to_thread(model_identity, model)
+            return {"status": CellStatus.MEASURED, "result": task.result(), "context": kept}
+        reason = str(error) if isinstance(error, LabError) else f"internal error: {error!r}"
+        log.error("cell %s failed: %s", self._cell_label, reason, exc_info=error)
+        lines = [line for view in self._fleet.views() for line in view.log_tail]
+        return {"status": CellStatus.FAILED, "reason": reason, "context": {"log": lines}}
+
+    async def _put(self, index: int, **fields: Any) -> None:
+        """Change a cell, in the store first."""
+        sweep = self._running
+        assert sweep is not None
+        changed: CellView = msgspec.structs.replace(sweep.cells[index], **fields)
+        elapsed_s = sweep.elapsed_s + (fields.get("took_s") or 0.0)
+        await self._store.call(self._store.put_cell, sweep.id, changed, elapsed_s)
+        cells = (*sweep.cells[:index], changed, *sweep.cells[index + 1 :])
+        self._running = msgspec.structs.replace(self._running or sweep, cells=cells, elapsed_s=elapsed_s)
+        self._changed()
+
+    async def _keep(self, status: SweepStatus, reason: str = "") -> None:
+        """Change where the sweep is, in the store first."""
+        sweep = self._running
+        assert sweep is not None
+        await self._store.call(self._store.set_status, sweep.id, status, sweep.elapsed_s, reason)
+        now = self._running or sweep
+        if status == SweepStatus.RUNNING and now.status == SweepStatus.ABORTED:
+            return  # aborted while that was written
+        self._running = msgspec.structs.replace(now, status=status, reason=reason)
+        self._changed()
+
+    def _cancel_cell(self, status: CellStatus, reason: str) -> None:
+        assert self._cell is not None
+        self._verdict_on_cancel = (status, reason)
+        self._cell.cancel()
+
+    def _on_view(self, view: LoadView) -> None:
+        self.load = view
+        self._changed()
+
+    async def _give_fleet_back(self) -> None:
+        """The queue is empty: the fleet becomes what it was before the first sweep."""
+        if not self._holds_fleet:
+            return
+        self._holds_fleet, before = False, self._before
+        self._before = None
+        try:
+            if before is None:
+                await self._fleet.down()
+            else:
+                await self._fleet.up(before)
+        except LabError as error:
+            log.error("the fleet from before the sweep could not be restored: %s", error)
+
+
+def _reopened(sweep: StoredSweep) -> StoredSweep:
+    """A sweep from the store, to go on with: the cell it was in is to be measured again."""
+    cells = tuple(
+        msgspec.structs.replace(c, status=CellStatus.PENDING) if c.status in OPEN else c for c in sweep.cells
+    )
+    return msgspec.structs.replace(sweep, cells=cells, status=SweepStatus.QUEUED)

@@ -1,0 +1,178 @@
+"""What held a cell back: a list of rules, read from top to bottom; the first that fires is the verdict.
+
+The order is from "these figures are no good" over "it was not the model" to "this resource was
+full". Each rule gives the readings that made it fire, so that a reader can disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lab_tui.model import Data, Measurement
+
+FAILING = "failing"
+NO_MEMORY = "memory did not fit"
+CLIENT = "client-bound"
+FRONT = "front-bound"
+UNSTABLE = "unstable"
+GPU = "GPU saturated"
+CPU = "CPU saturated"
+SLOTS = "slots full"
+UNDER_LOADED = "under-loaded"
+UNCLEAR = "no clear limit"
+
+ERROR_SHARE = 0.01  # failed requests, as a share of all, from which a cell is failing
+NEAR_CEILING = 0.70  # of what client and front can carry on this machine
+LATE_LOOP_MS = 50.0  # p99 of how late a load worker came round
+WIDE = 0.10  # half-width of the interval, as a share of tok/s
+BUSY_PCT = 90.0  # utilisation that counts as full
+CAPPED_PCT = 90.0  # of the power cap: a card that draws so much has nothing left
+WAITING_SHARE = 0.25  # of a request's life spent before its first token, with more streams than slots
+MEMORY_WORDS = ("out of memory", "failed to allocate", "unable to allocate", "cannot allocate memory")
+
+
+class Conditions(Data, frozen=True, kw_only=True):
+    """What was read around a measurement. ``None``: not known, and no rule fires on it."""
+
+    slots_total: int | None = None
+    cpu_pct: float | None = None  # mean of all cores inside the window
+    gpu_util_pct: float | None = None  # mean of the cards inside the window
+    gpu_power_pct: float | None = None  # mean power as a share of the cap
+    ceiling_tps: float | None = None  # tok/s that client and front carry with nothing behind them
+    front_only_tps: float | None = None  # the part of that ceiling that is the front's: client alone
+    memory_error: str = ""  # a log line of an instance that ran out of memory
+
+
+Reason = tuple[str, ...]  # readings; empty when a rule does not fire
+Rule = Callable[[Measurement, Conditions], Reason]
+
+
+def judge(m: Measurement, c: Conditions) -> tuple[str, tuple[str, ...]]:
+    """The verdict on a measurement and the readings that led to it."""
+    for verdict, rule in RULES:
+        readings = rule(m, c)
+        if readings:
+            return verdict, readings
+    return UNCLEAR, _around(m, c)
+
+
+def memory(m: Measurement, c: Conditions) -> Reason:
+    """An instance said so, or the server's own errors do."""
+    if c.memory_error:
+        return (c.memory_error,)
+    return tuple(flag for flag in m.flags if any(word in flag.lower() for word in MEMORY_WORDS))
+
+
+def failing(m: Measurement, c: Conditions) -> Reason:
+    """More than one request in a hundred failed."""
+    total = m.requests + m.errors
+    if m.errors <= ERROR_SHARE * total:
+        return ()
+    kinds = ", ".join(f"{kind} {count}" for kind, count in m.errors_by_kind.items())
+    return (f"{m.errors} failed and {m.requests} finished requests", kinds)
+
+
+def client_bound(m: Measurement, c: Conditions) -> Reason:
+    """The load generator could not keep up: its loop ran late, or it was near its own ceiling."""
+    lag = m.client.loop_lag_ms_p99
+    if lag is not None and lag > LATE_LOOP_MS:
+        return (f"load workers ran {lag:.0f} ms late (p99), {LATE_LOOP_MS:.0f} ms is the most",)
+    if _near(m, c.ceiling_tps) and (c.front_only_tps is None or _near(m, c.front_only_tps)):
+        return (_ceiling(m, c.ceiling_tps, "client and front"),)
+    return ()
+
+
+def front_bound(m: Measurement, c: Conditions) -> Reason:
+    """Near what goes through the front, while the client alone carries far more."""
+    if _near(m, c.ceiling_tps) and c.front_only_tps is not None:
+        return (
+            _ceiling(m, c.ceiling_tps, "client and front"),
+            f"without the front {c.front_only_tps:,.0f} tok/s",
+        )
+    return ()
+
+
+def unstable(m: Measurement, c: Conditions) -> Reason:
+    """The figures moved too much to be one number."""
+    readings = [flag for flag in m.flags if flag.startswith(("drift", "unsteady", "silence"))]
+    if m.throughput_ci95_tps is not None and m.throughput_tps > 0:
+        relative = m.throughput_ci95_tps / m.throughput_tps
+        if relative > WIDE:
+            readings.append(f"the 95 % interval is ±{relative:.0%}")
+    return tuple(readings)
+
+
+def gpu_capped(m: Measurement, c: Conditions) -> Reason:
+    """The cards draw all the power they may."""
+    if c.gpu_power_pct is None or c.gpu_power_pct < CAPPED_PCT:
+        return ()
+    return (f"GPU at {c.gpu_power_pct:.0f} % of its power cap", *_full("GPU", c.gpu_util_pct))
+
+
+def gpu_saturated(m: Measurement, c: Conditions) -> Reason:
+    """The cards had no time left.
+
+    Asked after the slots: a card counts as busy while any kernel runs, so one stream can make it 100 %
+    busy although sixteen would be served as fast.
+    """
+    return _full("GPU", c.gpu_util_pct)
+
+
+def slots_full(m: Measurement, c: Conditions) -> Reason:
+    """More streams than slots, and requests wait for one a good part of their life."""
+    if c.slots_total is None or m.concurrency <= c.slots_total:
+        return ()
+    wait, life = m.ttft_ms.p50, m.e2e_ms.p50
+    more = f"{m.concurrency} streams for {c.slots_total} slots"
+    if wait is None or life is None:
+        return (more, *_around(m, c))
+    if wait < WAITING_SHARE * life:
+        return ()
+    return (more, f"median TTFT {wait:,.0f} ms of {life:,.0f} ms E2E", *_around(m, c))
+
+
+def cpu_saturated(m: Measurement, c: Conditions) -> Reason:
+    """The processor had no time left."""
+    return _full("CPU", c.cpu_pct)
+
+
+def under_loaded(m: Measurement, c: Conditions) -> Reason:
+    """Slots were left empty because there were fewer streams than slots."""
+    if c.slots_total is None or m.concurrency >= c.slots_total:
+        return ()
+    return (f"{m.concurrency} streams for {c.slots_total} slots", *_around(m, c))
+
+
+RULES: tuple[tuple[str, Rule], ...] = (
+    (NO_MEMORY, memory),
+    (FAILING, failing),
+    (CLIENT, client_bound),
+    (FRONT, front_bound),
+    (UNSTABLE, unstable),
+    (GPU, gpu_capped),
+    (CPU, cpu_saturated),
+    (UNDER_LOADED, under_loaded),
+    (SLOTS, slots_full),
+    (GPU, gpu_saturated),
+)
+
+
+def _full(name: str, pct: float | None) -> Reason:
+    if pct is None or pct < BUSY_PCT:
+        return ()
+    return (f"{name} {pct:.0f} % busy",)
+
+
+def _near(m: Measurement, ceiling_tps: float | None) -> bool:
+    return ceiling_tps is not None and m.throughput_tps > NEAR_CEILING * ceiling_tps
+
+
+def _ceiling(m: Measurement, ceiling_tps: float | None, what: str) -> str:
+    share = m.throughput_tps / (ceiling_tps or 1.0)
+    return f"{m.throughput_tps:,.0f} tok/s is {share:.0%} of what {what} carry ({ceiling_tps:,.0f})"
+
+
+def _around(m: Measurement, c: Conditions) -> tuple[str, ...]:
+    """The readings that say how busy things were, as far as they are known."""
+    known = (("GPU", c.gpu_util_pct), ("CPU", c.cpu_pct))
+    return tuple(f"{name} {pct:.0f} % busy" for name, pct in known if pct is not None)

@@ -1,0 +1,427 @@
+"""The queue: every cell once, whatever fails or is interrupted, and the fleet is given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from lab_tui.model import (
+    AxisValue,
+    Cell,
+    CellStatus,
+    HostReading,
+    InstanceState,
+    LabError,
+    Measurement,
+    SweepDetail,
+    SweepSpec,
+    SweepStatus,
+    WindowSpec,
+    Workload,
+)
+from lab_tui.serving.fleet import Fleet
+from lab_tui.store.store import Store
+from lab_tui.sweep import queue as module
+from lab_tui.sweep.queue import Queue
+from tests.serving.conftest import MakeFleet
+from tests.serving.helpers import listening, processes_with, server_script, tiny_spec, until
+from tests.store.helpers import measurement
+
+MEASURED, FAILED, SKIPPED, PENDING = (
+    CellStatus.MEASURED,
+    CellStatus.FAILED,
+    CellStatus.SKIPPED,
+    CellStatus.PENDING,
+)
+SHORT = WindowSpec(ci_half_width=0.5, min_s=0.4, max_s=1.5)
+Axes = dict[str, tuple[AxisValue, ...]]
+
+
+def sweep(model: Path, axes: Axes, **fleet: Any) -> SweepSpec:
+    return SweepSpec(
+        name="custom",
+        fleet=tiny_spec(model, instances=1, **fleet),
+        axes=axes,
+        workload=Workload(prompt_tokens=8, output_tokens=16),
+        window=SHORT,
+    )
+
+
+class Bench:
+    """Queues over one store, as one engine after the other has them."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._made: list[tuple[Queue, Store]] = []
+
+    async def queue(self, fleet: Fleet, *, resume: bool = True) -> Queue:
+        store = Store(self._file)
+        await store.call(store.open)
+        readings = (HostReading(name="here", cores=2), ())
+        queue = Queue(fleet, store, lambda: readings, asyncio.Lock(), lambda: None)
+        self._made.append((queue, store))
+        await queue.start(resume)
+        return queue
+
+    async def end(self, queue: Queue) -> None:
+        store = next(store for made, store in self._made if made is queue)
+        self._made.remove((queue, store))
+        await queue.stop()
+        await store.close()
+
+    async def close(self) -> None:
+        for queue, _ in list(self._made):
+            await self.end(queue)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path / "lab.db")
+    yield bench
+    await bench.close()
+
+
+@pytest.fixture
+def fleet(make_fleet: MakeFleet) -> Fleet:
+    return make_fleet()
+
+
+async def finished(queue: Queue, sweep_id: int) -> SweepDetail:
+    """The sweep, once it is over and the queue has let go of it."""
+    await until(lambda: all(view.id != sweep_id for view in queue.views()), f"sweep {sweep_id} to end")
+    return await queue.detail(sweep_id)
+
+
+def statuses(detail: SweepDetail) -> list[CellStatus]:
+    return [cell.status for cell in detail.cells]
+
+
+# --- the whole of it ----------------------------------------------------------------------------
+
+
+async def test_two_cells_are_measured_kept_and_the_machine_is_given_back(
+    bench: Bench, fleet: Fleet, model: Path
+) -> None:
+    queue = await bench.queue(fleet)
+    spec = sweep(model, {"instances": (1, 2), "concurrency": (2,)})
+    added = await queue.add(spec)
+    assert (added.status, added.cells_total) == (SweepStatus.QUEUED, 2)
+    seen: set[str] = set()
+
+    def over() -> bool:
+        view = queue.running()
+        seen.add(view.now if view else "")
+        return not queue.views()
+
+    await until(over, "the sweep to end")
+    assert {"1×2 c=2", "2×2 c=2"} <= seen
+    detail = await queue.detail(added.id)
+    assert detail.view.status == SweepStatus.DONE
+    assert statuses(detail) == [MEASURED, MEASURED]
+    assert detail.view.best is not None
+    for number, cell in enumerate(detail.cells, start=1):
+        result = cell.result
+        assert result is not None
+        assert result.throughput_tps > 0
+        assert result.errors == 0
+        assert result.tokens.stream == result.tokens.timings
+        assert len(cell.context["commands"]) == number
+        assert f"server 127.0.0.1:{spec.fleet.base_port} " in cell.context["nginx_conf"]
+        assert cell.context["model"]["size_bytes"] == model.stat().st_size
+        assert cell.context["versions"].keys() == {"lab-tui", "llama-server", "nginx", "python"}
+        assert (cell.took_s or 0) > 0 and cell.started
+    await until(lambda: fleet.spec is None, "the fleet to be given back")
+    await until(lambda: not processes_with(str(model)), "no instance")
+    assert not listening([spec.fleet.front_port])
+
+
+async def test_the_fleet_of_before_comes_back(bench: Bench, fleet: Fleet, model: Path) -> None:
+    before = tiny_spec(model, instances=1, parallel=3)
+    await fleet.up(before)
+    await fleet.wait_ready()
+    queue = await bench.queue(fleet)
+    base = msgspec.structs.replace(before, parallel=2)
+    spec = msgspec.structs.replace(sweep(model, {"concurrency": (1,)}), fleet=base)
+    added = await queue.add(spec)
+    assert statuses(await finished(queue, added.id)) == [MEASURED]
+    await until(lambda: fleet.spec == before, "the fleet of before")
+    await until(lambda: [view.state for view in fleet.views()] == [InstanceState.READY])
+    assert fleet.views()[0].slots == 3
+
+
+async def test_a_cell_that_fails_says_why_and_the_sweep_goes_on(
+    bench: Bench, make_fleet: MakeFleet, model: Path, tmp_path: Path
+) -> None:
+    fault = 'if [ "$parallel" = 4 ]; then echo "E failed to create_context with model"; exit 1; fi'
+    fleet = make_fleet(llama_server=str(server_script(tmp_path / "server", fault)))
+    queue = await bench.queue(fleet)
+    added = await queue.add(sweep(model, {"parallel": (4, 8), "concurrency": (1,)}))
+    detail = await finished(queue, added.id)
+    assert statuses(detail) == [FAILED, MEASURED]
+    failed = detail.cells[0]
+    assert failed.reason.startswith("instance 0 failed: the context does not fit")
+    assert failed.result is None
+    assert any("create_context" in line for line in failed.context["log"])
+    assert (detail.view.status, detail.view.cells_failed) == (SweepStatus.DONE, 1)
+
+
+async def test_a_queue_that_dies_in_a_cell_is_gone_on_with_by_the_next(
+    bench: Bench, make_fleet: MakeFleet, model: Path
+) -> None:
+    fleet = make_fleet()
+    queue = await bench.queue(fleet)
+    added = await queue.add(sweep(model, {"concurrency": (1, 2)}))
+    await until(lambda: (view := queue.running()) is not None and view.now == "1×2 c=2", "the second cell")
+    first = (await queue.detail(added.id)).cells[0]
+    await bench.end(queue)
+    await fleet.detach()
+    heir = make_fleet()
+    assert await heir.adopt()
+    waiting = await bench.queue(heir, resume=False)
+    (line,) = waiting.views()
+    assert (line.status, line.cells_measured, waiting.paused) == (SweepStatus.QUEUED, 1, True)
+    await waiting.resume()
+    detail = await finished(waiting, added.id)
+    assert statuses(detail) == [MEASURED] * 2
+    assert detail.cells[0] == first  # not measured again
+
+
+# --- commands, with cells that last as long as a test wants -----------------------------------------
+
+
+class Cells:
+    """Stands in for the measuring of cells: each waits for its word."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun: list[int] = []  # concurrency of each cell, as it began
+        self.open = asyncio.Semaphore(0)
+        self.error: Exception | None = None
+        monkeypatch.setattr(module, "measure_cell", self._measure)
+
+    async def _measure(self, _: Fleet, cell: Cell, *__: object) -> Measurement:
+        self.begun.append(cell.concurrency)
+        await self.open.acquire()
+        if self.error is not None:
+            raise self.error
+        return measurement(100.0 + cell.concurrency)
+
+    async def at(self, count: int) -> None:
+        await until(lambda: len(self.begun) == count, f"cell {count} to begin")
+
+    def finish(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.open.release()
+
+
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch) -> Cells:
+    return Cells(monkeypatch)
+
+
+async def test_pause_lets_the_cell_finish_and_resume_goes_on(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells
+) -> None:
+    queue = await bench.queue(fleet)
+    added = await queue.add(sweep(model, {"concurrency": (1, 2, 3)}))
+    await cells.at(1)
+    await queue.pause()
+    cells.finish()
+    await until(lambda: queue.running() is None, "the queue to pause")
+    (line,) = queue.views()
+    assert (line.status, line.cells_measured, cells.begun) == (SweepStatus.PAUSED, 1, [1])
+    await queue.resume()
+    cells.finish(2)
+    assert statuses(await finished(queue, added.id)) == [MEASURED] * 3
+    assert cells.begun == [1, 2, 3]
+
+
+async def test_skip_leaves_one_cell_out(bench: Bench, fleet: Fleet, model: Path, cells: Cells) -> None:
+    queue = await bench.queue(fleet)
+    with pytest.raises(LabError, match="no cell is running"):
+        await queue.skip()
+    added = await queue.add(sweep(model, {"concurrency": (1, 2)}))
+    await cells.at(1)
+    await queue.skip()
+    cells.finish()
+    await cells.at(2)
+    detail = await finished(queue, added.id)
+    assert statuses(detail) == [SKIPPED, MEASURED]
+    assert detail.cells[0].reason == "skipped by hand"
+
+
+async def test_remove_aborts_the_running_one_and_keeps_what_was_measured(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells
+) -> None:
+    queue = await bench.queue(fleet)
+    first = await queue.add(sweep(model, {"concurrency": (1, 2, 3)}))
+    second = await queue.add(sweep(model, {"concurrency": (7,)}))
+    third = await queue.add(sweep(model, {"concurrency": (8,)}))
+    cells.finish()
+    await cells.at(2)
+    await queue.remove(second.id)
+    await queue.remove(first.id)
+    await cells.at(3)
+    cells.finish()
+    assert (await finished(queue, third.id)).view.status == SweepStatus.DONE
+    detail = await queue.detail(first.id)
+    assert detail.view.status == SweepStatus.ABORTED
+    assert statuses(detail) == [MEASURED, SKIPPED, SKIPPED]
+    assert (await queue.detail(second.id)).view.status == SweepStatus.ABORTED
+    assert cells.begun == [1, 2, 8]
+    with pytest.raises(LabError, match="sweep 99 is not waiting in the queue"):
+        await queue.remove(99)
+    assert [view.id for view in await queue.all()] == [third.id, second.id, first.id]
+
+
+async def test_move_changes_the_order_also_for_the_next_engine(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells
+) -> None:
+    queue = await bench.queue(fleet)
+    ids = [(await queue.add(sweep(model, {"concurrency": (n,)}))).id for n in (1, 2, 3, 4)]
+    await cells.at(1)
+    await queue.move(ids[3], 1)
+    await queue.move(ids[1], 99)  # beyond the end is the end
+    order = [ids[0], ids[3], ids[2], ids[1]]
+    assert [view.id for view in queue.views()] == order
+    for position in (0, -1):
+        with pytest.raises(LabError, match=f"position is {position}"):
+            await queue.move(ids[1], position)
+    with pytest.raises(LabError, match="is not waiting"):
+        await queue.move(ids[0], 1)  # it runs
+    await queue.pause()
+    await bench.end(queue)
+    heir = await bench.queue(fleet, resume=False)
+    assert [view.id for view in heir.views()] == order
+    await heir.resume()
+    cells.finish(4)
+    await finished(heir, ids[1])
+    assert cells.begun == [1, 1, 4, 3, 2]
+
+
+async def test_down_in_any_moment_starts_no_cell_after_it(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fleet is taken away while a cell is being written down as begun."""
+    queue = await bench.queue(fleet)
+    written = asyncio.Event()
+    go_on = asyncio.Event()
+    put = queue._put
+
+    async def slow_put(index: int, **fields: Any) -> None:
+        await put(index, **fields)
+        if fields.get("status") == CellStatus.RUNNING:
+            written.set()
+            await go_on.wait()
+
+    monkeypatch.setattr(queue, "_put", slow_put)
+    added = await queue.add(sweep(model, {"concurrency": (1,)}))
+    await written.wait()
+    await queue.yield_fleet(pause=True)
+    go_on.set()
+    await until(lambda: queue.running() is None, "the queue to pause")
+    assert cells.begun == []
+    assert statuses(await queue.detail(added.id)) == [PENDING]
+    await queue.resume()
+    cells.finish()
+    assert statuses(await finished(queue, added.id)) == [MEASURED]
+
+
+async def test_an_abort_while_the_sweep_begins_is_an_abort(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = await bench.queue(fleet)
+    store = queue._store
+    keep = store.set_status
+
+    def slow_keep(sweep_id: int, status: SweepStatus, *more: Any) -> None:
+        if status == SweepStatus.RUNNING:
+            asyncio.run_coroutine_threadsafe(queue.remove(sweep_id), loop).result(30)
+        keep(sweep_id, status, *more)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(store, "set_status", slow_keep)
+    added = await queue.add(sweep(model, {"concurrency": (1, 2)}))
+    detail = await finished(queue, added.id)
+    assert detail.view.status == SweepStatus.ABORTED
+    assert cells.begun == []
+
+
+async def test_a_sweep_of_which_nothing_could_be_measured_has_failed(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells
+) -> None:
+    queue = await bench.queue(fleet)
+    cells.error = LabError("port 1 is in use", "stop it")
+    cells.finish(2)
+    added = await queue.add(sweep(model, {"concurrency": (1, 2)}))
+    detail = await finished(queue, added.id)
+    assert (detail.view.status, detail.view.reason) == (SweepStatus.FAILED, "port 1 is in use: stop it")
+    assert statuses(detail) == [FAILED, FAILED]
+    assert all(cell.result is None for cell in detail.cells)
+    cells.error = ZeroDivisionError("oops")
+    cells.finish()
+    added = await queue.add(sweep(model, {"concurrency": (1,)}))
+    assert (await finished(queue, added.id)).cells[0].reason == "internal error: ZeroDivisionError('oops')"
+
+
+async def test_what_cannot_be_swept_is_refused_and_not_queued(
+    bench: Bench, fleet: Fleet, model: Path, tmp_path: Path
+) -> None:
+    queue = await bench.queue(fleet)
+    good = sweep(model, {"concurrency": (1,)})
+    replace = msgspec.structs.replace
+    refusals = {
+        "axis parallel: 300 is out of range": replace(good, axes={"parallel": (300,)}),
+        "there is no axis 'x'": replace(good, axes={"x": (1,)}),
+        "there is no strategy magic": replace(good, strategy="magic"),
+        "model .* does not exist": replace(good, fleet=replace(good.fleet, model=str(tmp_path / "none"))),
+        "base-port 65500 leaves no room": replace(
+            good, fleet=replace(good.fleet, base_port=65500), axes={"instances": (64,)}
+        ),
+        "takes no argument --no-such": replace(good, fleet=replace(good.fleet, extra_args=("--no-such",))),
+    }
+    for says, spec in refusals.items():
+        with pytest.raises(LabError, match=says):
+            await queue.add(spec)
+    assert queue.views() == ()
+    assert await queue.all() == []
+
+
+async def test_a_store_that_fails_pauses_the_queue_and_loses_nothing(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = await bench.queue(fleet)
+    added = await queue.add(sweep(model, {"concurrency": (1, 2)}))
+    await cells.at(1)
+    put_cell = queue._store.put_cell
+
+    def full(*_: object) -> None:
+        raise LabError("database or disk is full", "free disk space")
+
+    monkeypatch.setattr(queue._store, "put_cell", full)
+    cells.finish()
+    await until(lambda: queue.paused, "the queue to pause")
+    assert "disk is full" in queue.notice
+    await until(lambda: [view.id for view in queue.views()] == [added.id])
+    monkeypatch.setattr(queue._store, "put_cell", put_cell)
+    await queue.resume()
+    cells.finish(2)
+    assert statuses(await finished(queue, added.id)) == [MEASURED] * 2
+    assert queue.notice == ""
+
+
+async def test_a_bench_and_a_cell_never_load_at_once(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells
+) -> None:
+    queue = await bench.queue(fleet)
+    async with queue._claim:
+        added = await queue.add(sweep(model, {"concurrency": (1,)}))
+        await until(lambda: len(queue._waiting) == 1)
+        await asyncio.sleep(0)
+        assert cells.begun == []
+    cells.finish()
+    assert statuses(await finished(queue, added.id)) == [MEASURED]

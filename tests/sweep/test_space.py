@@ -1,0 +1,140 @@
+"""Axes, presets and the order of cells."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from lab_tui.model import AxisValue, FleetSpec, LabError, SweepSpec, Workload
+from lab_tui.sweep import space
+
+FLEET = FleetSpec(model="/m.gguf")
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (["instancez=1"], "there is no axis 'instancez'"),
+        (["=1"], "there is no axis ''"),
+        (["instances"], "axis instances has an empty value"),
+        (["instances="], "axis instances has an empty value"),
+        (["instances=1,,2"], "axis instances has an empty value"),
+        (["instances=two"], "axis instances: 'two' is not a number"),
+        (["instances=1.5"], "axis instances: '1.5' is not a number"),
+        (["instances=0"], "axis instances: 0 is out of range: give 1 to 64"),
+        (["instances=65"], "axis instances: 65 is out of range"),
+        (["parallel=257"], "axis parallel: 257 is out of range: give 1 to 256"),
+        (["parallel=-1"], "axis parallel: -1 is out of range"),
+        (["concurrency=0"], "axis concurrency: 0 is out of range"),
+        (["concurrency=1,1"], "axis concurrency has a value twice"),
+        (["concurrency=1", "concurrency=2"], "axis concurrency is given twice"),
+        (["threads-http=1", "threads_http=2"], "axis threads-http is given twice"),
+        (["flash-attn=maybe"], "axis flash-attn: 'maybe' is not one of on, off, auto"),
+        (["cache-type-k=q9"], "axis cache-type-k: 'q9' is not one of f32"),
+        (["balancing=fastest"], "axis balancing: 'fastest' is not one of round_robin, least_conn"),
+    ],
+)
+def test_what_is_wrong_with_which_axis(texts: list[str], says: str) -> None:
+    with pytest.raises(LabError) as caught:
+        space.parse_axes(texts)
+    assert str(caught.value).startswith(says)
+
+
+def test_axes() -> None:
+    assert space.parse_axes(["instances = 1, 2", "threads_http=64", "flash-attn=on,off"]) == {
+        "instances": (1, 2),
+        "threads-http": (64,),
+        "flash-attn": ("on", "off"),
+    }
+    assert space.parse_axes([]) == {}
+
+
+def test_a_spec_is_checked_as_its_text_would_be() -> None:
+    good = space.preset("quick", FLEET)
+    space.check(good)
+    with pytest.raises(LabError, match="axis parallel: 999 is out of range"):
+        space.check(msgspec.structs.replace(good, axes={"parallel": (999,)}))
+    with pytest.raises(LabError, match=r"16,384 cells are more than 10,000"):
+        axes = {"concurrency": tuple(range(1, 129)), "batch": tuple(range(1, 129))}
+        space.check(msgspec.structs.replace(good, axes=axes))
+    with pytest.raises(LabError, match="there is no preset slow: choose one of quick"):
+        space.preset("slow", FLEET)
+
+
+@pytest.mark.parametrize(("name", "count"), [("quick", 12), ("full", 308)])
+def test_presets_have_their_cells(name: str, count: int) -> None:
+    cells = space.cells(space.preset(name, FLEET))
+    assert len(cells) == count
+    assert len({msgspec.json.encode(cell) for cell in cells}) == count
+
+
+def test_full_is_the_space_of_llama_throughput_lab() -> None:
+    cells = space.cells(space.preset("full", FLEET))
+    assert {cell.fleet.instances for cell in cells} == {2, 4, 8, 16}
+    assert {cell.fleet.parallel for cell in cells} == {1, 2, 4, 8, 16, 32, 64}
+    assert {cell.concurrency for cell in cells} == {2**n for n in range(11)}
+
+
+@pytest.mark.parametrize("name", list(space.PRESETS))
+def test_within_one_setting_of_the_rest_the_fleet_only_grows(name: str) -> None:
+    spec = space.preset(name, FLEET)
+    space.check(spec)
+    before, starts, seen = None, 0, set()
+    for cell in space.cells(spec):
+        rest = msgspec.structs.replace(cell.fleet, instances=0)
+        key = msgspec.json.encode(rest)
+        if before is None or before[0] != key:
+            assert key not in seen, "a setting comes back after another"
+            seen.add(key)
+            running = 0
+        assert cell.fleet.instances >= running
+        starts += cell.fleet.instances - running
+        running, before = cell.fleet.instances, (key,)
+    assert space.model_loads(spec) == starts
+
+
+def test_values_apply_in_the_order_of_numbers_whatever_is_given() -> None:
+    spec = SweepSpec(name="x", fleet=FLEET, axes={"concurrency": (16, 1, 4), "instances": (2, 1)})
+    pairs = [(cell.fleet.instances, cell.concurrency) for cell in space.cells(spec)]
+    assert pairs == [(1, 1), (1, 4), (1, 16), (2, 1), (2, 4), (2, 16)]
+
+
+def test_each_axis_reaches_its_setting() -> None:
+    axes: dict[str, tuple[AxisValue, ...]] = {
+        name: (axis.words[0] if axis.words else max(axis.low, 7),) for name, axis in space.AXES.items()
+    }
+    (cell,) = space.cells(SweepSpec(name="x", fleet=FLEET, axes=axes))
+    assert cell.axes == {name: values[0] for name, values in axes.items()}
+    fleet = cell.fleet
+    assert (fleet.instances, fleet.parallel, fleet.threads, fleet.threads_http) == (7, 7, 7, 7)
+    assert (fleet.batch, fleet.ubatch, fleet.gpu_layers, fleet.ctx_per_slot) == (7, 7, 7, 64)
+    assert (fleet.flash_attn, fleet.cache_type_k, fleet.cache_type_v) == ("on", "f32", "f32")
+    assert (fleet.kv_unified, fleet.balancing) == (True, "round_robin")
+    assert (cell.concurrency, cell.workload.output_tokens) == (7, 7)
+
+
+def test_no_axes_is_one_cell() -> None:
+    assert len(space.cells(SweepSpec(name="x", fleet=FLEET, axes={}))) == 1
+
+
+def test_laid_out_so_that_the_fleet_can_grow() -> None:
+    spec = SweepSpec(
+        name="x",
+        fleet=msgspec.structs.replace(FLEET, max_streams=8),
+        axes={"instances": (1, 4), "concurrency": (1, 100), "output-tokens": (10, 1000)},
+        workload=Workload(prompt_tokens=100),
+    )
+    fleet = space.laid_out(spec, cores=8).fleet
+    assert fleet.threads == 2
+    assert fleet.threads_http == 116
+    assert fleet.max_streams == 100
+    assert fleet.ctx_per_slot == 1536  # 1100 tokens with room to spare, in steps of 256
+    given = msgspec.structs.replace(spec, fleet=msgspec.structs.replace(FLEET, threads=3, threads_http=9))
+    assert (space.laid_out(given, 8).fleet.threads, space.laid_out(given, 8).fleet.threads_http) == (3, 9)
+
+
+def test_labels() -> None:
+    spec = SweepSpec(
+        name="x", fleet=FLEET, axes={"parallel": (8,), "concurrency": (16,), "flash-attn": ("on",)}
+    )
+    assert space.label(space.cells(spec)[0]) == "1×8 c=16 flash-attn=on"
