@@ -1,0 +1,1 @@
+"""The commands: parse, call the client, print. One module for each family."""

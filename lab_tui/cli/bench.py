@@ -1,0 +1,128 @@
+"""bench."""
+
+from __future__ import annotations
+
+import math
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+
+from lab_tui.cli.fleet import Json
+from lab_tui.cli.output import Progress, number, put, put_json, run
+from lab_tui.client import engine_session
+from lab_tui.model import BenchSpec, LabError, LoadView, Measurement, Slo, WindowSpec, Workload
+
+MOST_SECONDS = 86_400
+Ttft = Annotated[float | None, typer.Option(help="A good request's first token comes within so many ms.")]
+StreamTps = Annotated[float | None, typer.Option(help="A good request's stream has at least so many tok/s.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(bench)
+
+
+def bench(
+    concurrency: Annotated[int, typer.Option("--concurrency", "-c", help="Streams at once.")] = 64,
+    seconds: Annotated[float | None, typer.Option(help="Length of the window; without, until sure.")] = None,
+    requests: Annotated[int | None, typer.Option(help="Instead: so many requests, and stop.")] = None,
+    url: Annotated[str | None, typer.Option(help="Any OpenAI-compatible server, not the fleet.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name to ask --url for.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="For --url.", envvar="OPENAI_API_KEY")] = None,
+    prompt_tokens: Annotated[int, typer.Option(help="Length of the prompts.")] = 64,
+    output_tokens: Annotated[int, typer.Option(help="Length of the answers.")] = 128,
+    seed: Annotated[int, typer.Option(help="Of the prompts.")] = 1,
+    slo_ttft_ms: Ttft = None,
+    slo_stream_tps: StreamTps = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the fleet, or any OpenAI-compatible server, at one concurrency."""
+    _at_least_one(concurrency=concurrency, requests=requests, prompt_tokens=prompt_tokens,
+                  output_tokens=output_tokens)  # fmt: skip
+    check_seconds(seconds)
+    if seconds is not None and requests is not None:
+        raise LabError("--seconds and --requests are given", "choose one")
+    window = WindowSpec(requests=requests)
+    if seconds is not None:
+        window = WindowSpec(min_s=seconds, max_s=seconds)
+    spec = BenchSpec(
+        concurrency=concurrency,
+        url=url,
+        model=model,
+        api_key=api_key,
+        workload=Workload(prompt_tokens=prompt_tokens, output_tokens=output_tokens, seed=seed),
+        window=window,
+        slo=slo(slo_ttft_ms, slo_stream_tps),
+    )
+    result = run(_bench(spec))
+    put_json(result) if as_json else put(measurement_text(result))
+
+
+def slo(ttft_ms: float | None, stream_tps: float | None) -> Slo:
+    """The bounds of a good request. Raises LabError for one that is not a positive number."""
+    for name, value in (("--slo-ttft-ms", ttft_ms), ("--slo-stream-tps", stream_tps)):
+        if value is not None and not 0 < value < math.inf:
+            raise LabError(f"{name} is {value:g}", "give more than 0")
+    return Slo(ttft_ms=ttft_ms, stream_tps=stream_tps)
+
+
+def check_seconds(seconds: float | None) -> None:
+    """Raise LabError when the length of a window is not one."""
+    if seconds is not None and not 0 < seconds < MOST_SECONDS:
+        raise LabError(f"--seconds is {seconds:g}", f"give more than 0 and less than {MOST_SECONDS}")
+
+
+def _at_least_one(**values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise LabError(f"--{name.replace('_', '-')} is {value}", "give 1 or more")
+
+
+async def _bench(spec: BenchSpec) -> Measurement:
+    progress = Progress()
+    async with engine_session() as client, aclosing(client.bench(spec)) as events:
+        async for event in events:
+            if event.view is not None:
+                progress.show(load_line(event.view))
+            if event.failure is not None:
+                progress.done()
+                raise LabError(event.failure.message, event.failure.remedy)
+            if event.result is not None:
+                progress.done()
+                return event.result
+    raise LabError("the engine stopped meanwhile", "see `lab-tui logs engine`")
+
+
+def load_line(view: LoadView) -> str:
+    """A running load for a person."""
+    interval = f" ±{view.ci_half_width:.1%}" if view.ci_half_width is not None else ""
+    return (
+        f"{view.phase}  {view.elapsed_s:4.0f}s  {number(view.tps)} tok/s{interval}  "
+        f"{view.in_flight}/{view.concurrency} streams  {view.requests} done  {view.errors} errors"
+    )
+
+
+def measurement_text(m: Measurement) -> str:
+    """A measurement for a person."""
+    interval = f" ± {m.throughput_ci95_tps:,.1f}" if m.throughput_ci95_tps is not None else ""
+    stream = m.per_stream_tps
+    lines = [
+        f"{m.throughput_tps:,.1f}{interval} tok/s at concurrency {m.concurrency}"
+        f"  ({m.total_tokens:,} tokens in {m.elapsed_s:.1f} s, closed by {m.window_closed_by or 'hand'})",
+        f"per stream  p50 {number(stream.p50)}  p5 {number(stream.p5)} tok/s  {m.feels}".rstrip(),
+    ]
+    for name, ranks in (("TTFT", m.ttft_ms), ("ITL", m.itl_ms), ("TPOT", m.tpot_ms), ("E2E", m.e2e_ms)):
+        lines.append(
+            f"{name:<11} p50 {number(ranks.p50)}  p95 {number(ranks.p95)}  p99 {number(ranks.p99)} ms"
+        )
+    kinds = "  ".join(f"{kind} {count}" for kind, count in m.errors_by_kind.items())
+    lines.append(
+        f"requests    {m.requests} done, {number(m.requests_per_s, 2)} a second, {m.errors} errors  {kinds}"
+    )
+    if m.goodput_rps is not None:
+        lines.append(f"goodput     {number(m.goodput_rps, 2)} requests a second within the SLO")
+    lines.append(
+        f"verdict     {m.verdict}" + (f"  ({'; '.join(m.verdict_readings)})" if m.verdict_readings else "")
+    )
+    return "\n".join([*(line.rstrip() for line in lines), *(f"! {flag}" for flag in m.flags)])

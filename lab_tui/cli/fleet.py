@@ -1,0 +1,183 @@
+"""up, down, start, stop, restart."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from lab_tui import paths
+from lab_tui.cli.output import Progress, put, run, say
+from lab_tui.client import EngineClient, EngineGone, engine_session, ensure_engine
+from lab_tui.model import (
+    FleetSpec,
+    FrontState,
+    InstanceState,
+    InstanceView,
+    LabError,
+    Snapshot,
+)
+
+OVER = (InstanceState.READY, InstanceState.FAILED, InstanceState.STOPPED)
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="A GGUF file.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (up, down, start, stop, restart):
+        app.command()(command)
+
+
+def up(
+    model: Model = None,
+    instances: Annotated[
+        int | None, typer.Option("--instances", "-i", help="llama-servers, 1 to 64.")
+    ] = None,
+    parallel: Annotated[int | None, typer.Option("--parallel", "-p", help="Slots each, 1 to 256.")] = None,
+    base_port: Annotated[int | None, typer.Option(help="Port of instance 0; the next ones follow.")] = None,
+    front_port: Annotated[int | None, typer.Option(help="Port of the front (nginx).")] = None,
+    host: Annotated[str | None, typer.Option(help="Where the front listens; 0.0.0.0: everywhere.")] = None,
+    ctx_per_slot: Annotated[int | None, typer.Option(help="Context of each slot, in tokens.")] = None,
+    max_streams: Annotated[
+        int | None, typer.Option(help="Streams at once the fleet is laid out for.")
+    ] = None,
+    args: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- LLAMA-SERVER ARGS]", help="llama-server's own.")
+    ] = None,
+) -> None:
+    """Start N llama-server instances behind one nginx, and print the base URL."""
+    flags = {
+        "instances": instances,
+        "parallel": parallel,
+        "base_port": base_port,
+        "front_port": front_port,
+        "host": host,
+        "ctx_per_slot": ctx_per_slot,
+        "max_streams": max_streams,
+        "extra_args": tuple(args) if args else None,
+    }
+    spec = spec_from(model, {k: v for k, v in flags.items() if v is not None})
+    url = run(bring_up(spec))
+    put(url)
+    say(f"OpenAI base URL: {url}/v1")
+
+
+def spec_from(model: str | None, flags: dict[str, object]) -> FleetSpec:
+    """The fleet of the settings with flags over it, checked. Raises LabError."""
+    from lab_tui import config
+    from lab_tui.serving.llama_server import check_spec
+    from lab_tui.serving.models import default_model
+
+    settings = config.load()
+    path = str(Path(model).expanduser().absolute()) if model else default_model(settings)
+    spec = msgspec.structs.replace(config.fleet_spec(settings, path), **flags)
+    check_spec(spec)
+    return spec
+
+
+async def bring_up(spec: FleetSpec) -> str:
+    """Start the fleet and wait for it; the base URL.
+
+    When it fails or is interrupted, the fleet is what it was before: the one that ran, or none.
+    """
+    async with engine_session() as client:
+        before = (await client.snapshot()).fleet
+        try:
+            await client.up(spec)
+            snapshot = await _settle(client, range(spec.instances))
+            failed = [i for i in snapshot.instances if i.state != InstanceState.READY]
+            if failed:
+                raise _failure(next((i for i in failed if i.state == InstanceState.FAILED), failed[0]))
+        except (LabError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):
+                say("stopping what was started" if before is None else "going back to the fleet of before")
+            if (await client.snapshot()).fleet == spec != before:  # else somebody has decided otherwise
+                await (client.down() if before is None else client.up(before))
+            raise
+        say(f"{spec.instances} × {spec.parallel} slots of {Path(spec.model).name} are ready")
+        return snapshot.front.url or ""
+
+
+def _failure(instance: InstanceView) -> LabError:
+    return LabError(
+        f"instance {instance.index} {instance.state}: {instance.reason or 'no reason given'}",
+        f"`lab-tui logs {instance.index}` shows its log",
+    )
+
+
+async def _settle(client: EngineClient, indexes: range | tuple[int, ...]) -> Snapshot:
+    """Until these instances are ready, failed or stopped, and the front has the ready ones."""
+    progress = Progress()
+    async with aclosing(client.watch(0.5)) as snapshots:
+        async for snapshot in snapshots:
+            views = [i for i in snapshot.instances if i.index in indexes]
+            if len(views) < len(indexes):
+                progress.done()
+                raise LabError("the fleet was taken down or changed meanwhile", "`lab-tui status` shows it")
+            progress.show("  ".join(f"{i.index}:{i.state}" for i in views))
+            ready = sum(i.state == InstanceState.READY for i in snapshot.instances)
+            in_front = snapshot.front.state == FrontState.READY and snapshot.front.ready == ready
+            front_failed = snapshot.front.state == FrontState.FAILED
+            failed = any(i.state == InstanceState.FAILED for i in views)
+            if failed or (all(i.state in OVER for i in views) and (in_front or front_failed)):
+                progress.done()
+                return snapshot
+    raise LabError("the engine stopped meanwhile", "see `lab-tui logs engine`")
+
+
+def down() -> None:
+    """Stop every instance and the front."""
+    run(_down())
+
+
+async def _down() -> None:
+    async with EngineClient() as client:
+        try:
+            snapshot = await client.snapshot()
+        except EngineGone:
+            if not left_behind():
+                say("nothing is running")
+                return
+            await ensure_engine()  # it takes over what a dead engine left, to stop it
+            snapshot = await client.snapshot()
+        await client.down()
+        after = await client.snapshot()
+    count = sum(i.pid is not None for i in snapshot.instances)
+    say(f"stopped {count} instances and the front" if snapshot.instances else "nothing is running")
+    if after.queue_paused and after.queue:
+        say("the sweep queue is paused: `lab-tui queue resume` goes on")
+
+
+def left_behind() -> bool:
+    """Whether an engine that died left a fleet."""
+    return (paths.runtime_dir() / "fleet.json").exists()
+
+
+def start(index: Annotated[int, typer.Argument(metavar="N")]) -> None:
+    """Start instance N and wait until it is ready."""
+    run(_act(index, "start"))
+
+
+def stop(index: Annotated[int, typer.Argument(metavar="N")]) -> None:
+    """Take instance N out of the front and stop it."""
+    run(_act(index, "stop"))
+
+
+def restart(index: Annotated[int, typer.Argument(metavar="N")]) -> None:
+    """Stop and start instance N, and wait until it is ready."""
+    run(_act(index, "restart"))
+
+
+async def _act(index: int, action: str) -> None:
+    async with EngineClient() as client:
+        await client.instance(index, action)
+        snapshot = await client.snapshot() if action == "stop" else await _settle(client, (index,))
+    view = next(i for i in snapshot.instances if i.index == index)
+    if action != "stop" and view.state != InstanceState.READY:
+        raise _failure(view)
+    say(f"instance {index} is {view.state}")

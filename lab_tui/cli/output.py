@@ -1,0 +1,129 @@
+"""How commands speak: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+INTERRUPTED = 130
+
+
+def say(text: str) -> None:
+    """A message for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def put(text: str) -> None:
+    """A result, for a person or a pipe. Ends the command when nobody reads it any more."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:  # `lab-tui logs | head`
+        _mute_stdout()
+        raise SystemExit(0) from None
+    except OSError as error:
+        _mute_stdout()
+        fail(f"cannot write to standard output: {error.strerror}")
+
+
+def _mute_stdout() -> None:
+    """Python must not try again when it ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def put_json(value: Any) -> None:
+    """One JSON document."""
+    put(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """One line, and the end."""
+    say(f"lab-tui: {message}")
+    raise SystemExit(code)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command to its end; ctrl-C lets it clean up and exits 130."""
+    try:
+        return asyncio.run(_until_terminated(work))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise SystemExit(INTERRUPTED) from None
+
+
+async def _until_terminated(work: Coroutine[Any, Any, T]) -> T:
+    """A TERM is an interruption too. A hang-up is not: what was begun goes on in the engine."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
+class Progress:
+    """One line that changes on a terminal; elsewhere a plain line now and then."""
+
+    def __init__(self, every_s: float = 5.0) -> None:
+        self._live = sys.stderr.isatty()
+        self._every_s = every_s
+        self._last = 0.0
+        self._width = 0
+
+    def show(self, text: str) -> None:
+        """Show where the work is."""
+        if self._live:
+            print(f"\r{text:<{self._width}}", end="", file=sys.stderr, flush=True)  # noqa: T201
+            self._width = len(text)
+            return
+        now = asyncio.get_running_loop().time()
+        if now - self._last >= self._every_s:
+            self._last = now
+            say(text)
+
+    def done(self) -> None:
+        """Clear the line."""
+        if self._live and self._width:
+            print("\r" + " " * self._width + "\r", end="", file=sys.stderr, flush=True)  # noqa: T201
+            self._width = 0
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned; those whose cells are all numbers to the right."""
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(c[:1].isdigit() or c in ("", "-") for c in column[1:]) for column in columns]
+    lines = []
+    for line in (head, *rows):
+        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def number(value: float | None, digits: int = 1, unit: str = "") -> str:
+    """A figure, or ``-`` when it is not known."""
+    return "-" if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def gigabytes(value: int | None) -> str:
+    """Bytes as GiB or MiB."""
+    if value is None:
+        return "-"
+    return f"{value / 2**30:.1f}G" if value >= 2**30 else f"{value / 2**20:.0f}M"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: 12s, 4m10s, 2h05."""
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}"

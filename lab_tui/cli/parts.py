@@ -1,0 +1,121 @@
+"""doctor, models."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+
+from lab_tui import config, paths
+from lab_tui.cli.fleet import Json
+from lab_tui.cli.output import INTERRUPTED, gigabytes, number, put, put_json, run, table
+from lab_tui.client import EngineClient, EngineGone
+from lab_tui.model import LabError, Part
+
+models = typer.Typer(help="GGUF files of this machine.", no_args_is_help=False, rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(doctor)
+    app.add_typer(models, name="models")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Which parts are used, their versions, and how to get what is missing. Exit 1 when one is."""
+    parts = run(_survey())
+    if as_json:
+        put_json({"parts": parts, "places": _places()})
+    else:
+        put("\n".join(map(_part_text, parts)))
+        put("\n".join(f"  {name:<13} {place}" for name, place in _places().items()))
+    if not all(part.found for part in parts):
+        raise SystemExit(1)
+
+
+async def _survey() -> list[Part]:
+    from lab_tui.serving.parts import survey
+
+    settings = config.load()
+    served, model, engine = await asyncio.gather(
+        survey(settings), asyncio.to_thread(_model, settings), _engine()
+    )
+    return [*served, model, engine]
+
+
+def _model(settings: config.Settings) -> Part:
+    from lab_tui.serving.models import default_model
+
+    try:
+        path = default_model(settings)
+    except LabError as error:
+        return Part(name="model", found=False, problem=error.message, remedy=error.remedy)
+    source = "configured" if settings.serve.model else "found"
+    return Part(name="model", found=True, source=source, command=(path,))
+
+
+async def _engine() -> Part:
+    """The engine is found also when it rests: it starts by itself."""
+    async with EngineClient() as client:
+        try:
+            info = await client.info()
+        except EngineGone:
+            return Part(name="engine", found=True, source="not running; starts by itself")
+    return Part(
+        name="engine", found=True, source="running", command=(f"pid {info.pid}",), version=info.version
+    )
+
+
+def _places() -> dict[str, str]:
+    return {
+        "settings": str(paths.config_file()),
+        "store, logs": str(paths.state_dir()),
+        "models": str(paths.models_dir()),
+        "socket": str(paths.socket_path()),
+    }
+
+
+def _part_text(part: Part) -> str:
+    if not part.found:
+        return f"✖ {part.name:<13} {part.problem}: {part.remedy}"
+    return "  ".join(
+        w for w in (f"● {part.name:<12}", part.version, part.source, " ".join(part.command)) if w
+    )
+
+
+@models.callback(invoke_without_command=True)
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@models.command("list")
+def list_models(as_json: Json = False) -> None:
+    """The GGUF files that lab-tui finds."""
+    from lab_tui.serving.models import find
+
+    found = find()
+    if as_json:
+        put_json(found)
+        return
+    if not found:
+        raise LabError("no model found", "`lab-tui models fetch` brings a small one")
+    rows = [
+        (m.name, m.quantisation, number(m.parameters / 1e6, 0, "M") if m.parameters else "-",
+         gigabytes(m.size_bytes), m.path)
+        for m in found
+    ]  # fmt: skip
+    put(table(("NAME", "QUANT", "PARAMETERS", "SIZE", "PATH"), rows))
+
+
+@models.command("fetch")
+def fetch_model() -> None:
+    """Fetch SmolLM2-135M-Instruct (98 MB), checked by its hash; prints where it lies."""
+    from lab_tui.serving.fetch import ProgressBar, fetch
+
+    try:
+        with ProgressBar() as bar:
+            path = fetch(bar)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    put(str(path))

@@ -1,0 +1,73 @@
+"""queue pause, resume, skip, remove, move."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+
+from lab_tui.cli.output import put, run, say
+from lab_tui.cli.status import sweep_line
+from lab_tui.client import EngineClient
+
+queue = typer.Typer(help="Sweeps that wait and the one that runs.", rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(queue, name="queue")
+
+
+@queue.callback(invoke_without_command=True)
+def _show_queue(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        run(_queue_text())
+
+
+async def _queue_text() -> None:
+    async with EngineClient() as client:
+        snapshot = await client.snapshot()
+    lines = [sweep_line(view) for view in snapshot.queue] or ["the queue is empty"]
+    put("\n".join(lines))
+    if snapshot.queue_paused:
+        say("the queue is paused: `lab-tui queue resume`")
+
+
+async def _with_client(work: Callable[[EngineClient], Awaitable[None]]) -> None:
+    async with EngineClient() as client:
+        await work(client)
+    await _queue_text()
+
+
+@queue.command()
+def pause() -> None:
+    """Let the running cell finish, then wait."""
+    run(_with_client(lambda client: client.queue("pause")))
+
+
+@queue.command()
+def resume() -> None:
+    """Go on."""
+    run(_with_client(lambda client: client.queue("resume")))
+
+
+@queue.command()
+def skip() -> None:
+    """Leave the running cell out."""
+    run(_with_client(lambda client: client.queue("skip")))
+
+
+@queue.command()
+def remove(sweep_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
+    """Take a sweep out of the queue; a running one is aborted, what it measured stays."""
+    run(_with_client(lambda client: client.remove(sweep_id)))
+
+
+@queue.command()
+def move(
+    sweep_id: Annotated[int, typer.Argument(metavar="ID")],
+    position: Annotated[int, typer.Argument(metavar="POS")],
+) -> None:
+    """Put a waiting sweep at place POS of those that wait, 1 being next."""
+    run(_with_client(lambda client: client.move(sweep_id, position)))

@@ -1,0 +1,175 @@
+"""sweep, and the demo."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from lab_tui.cli.bench import StreamTps, Ttft, check_seconds, slo
+from lab_tui.cli.fleet import Json, Model, bring_up, spec_from
+from lab_tui.cli.output import Progress, duration, fail, number, put, put_json, run, say
+from lab_tui.cli.status import best_text, sweep_line
+from lab_tui.client import EngineClient, EngineGone, engine_session
+from lab_tui.config import Settings
+from lab_tui.model import FleetSpec, LabError, SweepDetail, SweepSpec, SweepStatus, SweepView, WindowSpec
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(sweep)
+
+
+def sweep(
+    model: Model = None,
+    preset: Annotated[str | None, typer.Option(help="quick, standard, full, threads or tokens.")] = None,
+    axis: Annotated[list[str] | None, typer.Option(help="A setting that varies: instances=1,2,4")] = None,
+    strategy: Annotated[str | None, typer.Option(help="grid, ladder or adaptive.")] = None,
+    slo_ttft_ms: Ttft = None,
+    slo_stream_tps: StreamTps = None,
+    seconds: Annotated[float | None, typer.Option(help="Longest window of a cell.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write results here as they come.")] = None,
+    as_json: Json = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Queue it and return.")] = False,
+) -> None:
+    """Search the settings for the sweet spot: measure every cell of the axes, name the best."""
+    changes: dict[str, Any] = {"slo": slo(slo_ttft_ms, slo_stream_tps)}
+    if strategy is not None:
+        changes["strategy"] = strategy
+    if seconds is not None:
+        check_seconds(seconds)
+        changes["window"] = WindowSpec(min_s=min(seconds, WindowSpec().min_s), max_s=seconds)
+    if csv is not None and detach:
+        raise LabError("--csv does not go with --detach", "later: `lab-tui results export ID -o FILE`")
+    if csv is not None:
+        _check_writable(csv)
+    detail = run(_sweep(model, preset, axis or [], changes, csv, detach))
+    if detach:
+        put_json(to_json(detail)) if as_json else put(sweep_line(detail.view))
+        return
+    put_json(to_json(detail)) if as_json else put(_result_text(detail))
+    if detail.view.status != SweepStatus.DONE:
+        fail(f"sweep {detail.view.id} {detail.view.status}: {detail.view.reason or 'see `lab-tui results`'}")
+
+
+def to_json(detail: SweepDetail) -> object:
+    """One sweep as ``--json`` prints it."""
+    from lab_tui.store.export import to_json as document
+
+    return document(detail)
+
+
+async def _sweep(
+    model: str | None,
+    preset: str | None,
+    axis: list[str],
+    changes: dict[str, Any],
+    csv: Path | None,
+    detach: bool,
+) -> SweepDetail:
+    from lab_tui.sweep import space
+
+    axes = space.parse_axes(axis)
+    name = preset or ("custom" if axes else "quick")
+    base = await _base_fleet(model)
+    spec = SweepSpec(name=name, fleet=base, axes={}) if name == "custom" else space.preset(name, base)
+    spec = msgspec.structs.replace(spec, axes={**spec.axes, **axes}, **changes)
+    space.check(spec)
+    async with engine_session() as client:
+        view = await client.sweep(spec)
+        say(f"sweep {view.id} {view.name}: {view.cells_total} cells, at most {duration(view.eta_s)}")
+        if not detach:
+            await _follow(client, view.id, csv)
+        return await client.sweep_detail(view.id)
+
+
+async def _base_fleet(model: str | None) -> FleetSpec:
+    """What does not vary: the running fleet when no model is named, else the settings."""
+    async with EngineClient() as client:
+        try:
+            running = (await client.snapshot()).fleet
+        except EngineGone:
+            running = None
+    return running if running is not None and model is None else spec_from(model, {})
+
+
+def _check_writable(file: Path) -> None:
+    try:
+        with file.open("a"):
+            pass
+    except OSError as error:
+        raise LabError(f"cannot write {file} ({error.strerror})", "choose another --csv") from error
+
+
+async def _follow(client: EngineClient, sweep_id: int, csv: Path | None) -> None:
+    """Show a sweep until it is over. Ctrl-C aborts it; what it measured is kept."""
+    progress = Progress(every_s=10.0)
+    finished: int | None = -1
+    try:
+        async with aclosing(client.watch(1.0)) as snapshots:
+            async for snapshot in snapshots:
+                view = next((s for s in snapshot.queue if s.id == sweep_id), None)
+                over = _finished(view) if view is not None else None
+                if over != finished:
+                    finished = over
+                    await _report(client, sweep_id, csv, progress)
+                if view is None:
+                    return
+                progress.show(
+                    sweep_line(view) + (f"  {number(snapshot.load.tps)} tok/s" if snapshot.load else "")
+                )
+        raise EngineGone
+    except asyncio.CancelledError:
+        progress.done()
+        await client.remove(sweep_id)
+        say(f"sweep {sweep_id} aborted; `lab-tui results show {sweep_id}` has what was measured")
+        raise
+
+
+def _finished(view: SweepView) -> int:
+    return view.cells_measured + view.cells_failed + view.cells_skipped
+
+
+async def _report(client: EngineClient, sweep_id: int, csv: Path | None, progress: Progress) -> None:
+    """Write the CSV anew, and say what the last finished cell gave."""
+    from lab_tui.store.export import to_csv
+    from lab_tui.sweep.space import label
+
+    detail = await client.sweep_detail(sweep_id)
+    if csv is not None:
+        await asyncio.to_thread(csv.write_text, to_csv(detail))
+    timed = [c for c in detail.cells if c.took_s is not None]
+    if not timed:
+        return
+    last = max(timed, key=lambda c: (c.started or 0.0, c.index))
+    progress.done()
+    if last.result is not None:
+        say(f"{label(last.cell):<16} {last.result.throughput_tps:10,.1f} tok/s  {last.result.verdict}")
+    else:
+        say(f"{label(last.cell):<16} {last.status}: {last.reason}")
+
+
+def _result_text(detail: SweepDetail) -> str:
+    view = detail.view
+    text = [sweep_line(view), f"took {duration(view.elapsed_s)}"]
+    if view.best is not None:
+        text.append(f"best {best_text(view.best)}")
+    if detail.tied:
+        first, more = detail.tied[:3], len(detail.tied) - 3
+        text.append("not told apart from it, least resources first: " + ", ".join(map(best_text, first)))
+        text += [f"  and {more} more"] if more > 0 else []
+    return "\n".join(text)
+
+
+async def demo(settings: Settings) -> None:
+    """Two instances of the model and the quick sweep, so that everything on the screen moves."""
+    from lab_tui.sweep import space
+
+    spec = spec_from(settings.serve.model or None, {"instances": 2})
+    await bring_up(spec)
+    async with EngineClient() as client:
+        await client.sweep(space.preset("quick", spec))

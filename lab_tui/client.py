@@ -1,0 +1,281 @@
+"""The engine's API as typed calls, and the way to start an engine when none runs.
+
+Everything goes as JSON over HTTP on the engine's Unix socket; long answers are streams of one
+JSON document a line. ``curl --unix-socket "$XDG_RUNTIME_DIR/lab-tui/engine.sock" http://lab/status``
+does the same from a shell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+import msgspec
+
+from lab_tui import __version__, paths
+from lab_tui.model import (
+    VERSION_HEADER,
+    BenchEvent,
+    BenchSpec,
+    Data,
+    EngineInfo,
+    Failure,
+    FleetSpec,
+    History,
+    LabError,
+    LogLine,
+    Snapshot,
+    SweepDetail,
+    SweepSpec,
+    SweepView,
+)
+
+START_TIMEOUT_S = 20.0
+
+T = TypeVar("T")
+
+
+class EngineGone(LabError):
+    """No engine answers on the socket."""
+
+    def __init__(self) -> None:
+        super().__init__("no engine is running", "start one with `lab-tui` or `lab-tui engine run`")
+
+
+class EngineClient:
+    """One connection to the engine. Use as an async context manager.
+
+    Every call raises EngineGone when no engine answers, and LabError with the engine's own words
+    when it refuses.
+    """
+
+    def __init__(self, socket: Path | None = None) -> None:
+        self.socket = socket or paths.socket_path()
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket), verify=False)
+        self._http = httpx.AsyncClient(
+            transport=transport, base_url="http://lab", timeout=httpx.Timeout(30.0, read=None)
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    # -- reading
+
+    async def info(self) -> EngineInfo:
+        """Who answers. The one call that works with an engine of another version."""
+        return await self._call("GET", "/engine", EngineInfo, any_version=True)
+
+    async def snapshot(self) -> Snapshot:
+        """Everything, once."""
+        return await self._call("GET", "/status", Snapshot)
+
+    def watch(self, interval_s: float = 1.0) -> AsyncGenerator[Snapshot, None]:
+        """Snapshots for ever: at once when a state changes, else every ``interval_s``."""
+        return self._lines("GET", "/watch", Snapshot, params={"interval": interval_s})
+
+    async def history(self) -> History:
+        """The last hour of readings."""
+        return await self._call("GET", "/history", History)
+
+    def logs(self, source: str, tail: int = 200, follow: bool = False) -> AsyncGenerator[LogLine, None]:
+        """The last ``tail`` lines of a log ("0", "1", …, "nginx", "engine"), then new ones."""
+        params = {"tail": tail, "follow": int(follow)}
+        return self._lines("GET", f"/logs/{source}", LogLine, params=params)
+
+    # -- the fleet
+
+    async def up(self, spec: FleetSpec) -> None:
+        """Make the fleet be ``spec``. Returns once it is checked and starting, not when it is ready."""
+        await self._call("POST", "/fleet/up", None, body=spec)
+
+    async def down(self) -> None:
+        """Stop every instance and the front. Returns when they are gone."""
+        await self._call("POST", "/fleet/down", None)
+
+    async def instance(self, index: int, action: str) -> None:
+        """``start``, ``stop`` or ``restart`` one instance. Stop returns when it is gone."""
+        await self._call("POST", f"/instances/{index}/{action}", None)
+
+    async def presets(self) -> dict[str, SweepSpec]:
+        """The sweeps that have a name, over the running fleet's settings or the default ones."""
+        return await self._call("GET", "/presets", dict[str, SweepSpec])
+
+    # -- measuring
+
+    def bench(self, spec: BenchSpec) -> AsyncGenerator[BenchEvent, None]:
+        """Measure once; the last event carries the result. Closing the iterator cancels the bench."""
+        return self._lines("POST", "/bench", BenchEvent, body=spec)
+
+    async def sweep(self, spec: SweepSpec) -> SweepView:
+        """Queue a sweep."""
+        return await self._call("POST", "/sweeps", SweepView, body=spec)
+
+    async def sweeps(self) -> list[SweepView]:
+        """Every sweep in the store, newest first."""
+        return await self._call("GET", "/sweeps", list[SweepView])
+
+    async def sweep_detail(self, sweep_id: int) -> SweepDetail:
+        """One sweep with its cells."""
+        return await self._call("GET", f"/sweeps/{sweep_id}", SweepDetail)
+
+    async def queue(self, action: str) -> None:
+        """``pause``, ``resume``, or ``skip`` the running cell."""
+        await self._call("POST", f"/queue/{action}", None)
+
+    async def remove(self, sweep_id: int) -> None:
+        """Take a sweep out of the queue; a running one is aborted, what it measured stays."""
+        await self._call("POST", f"/sweeps/{sweep_id}/remove", None)
+
+    async def move(self, sweep_id: int, position: int) -> None:
+        """Put a waiting sweep at ``position`` of the queue, 1 being next."""
+        await self._call("POST", f"/sweeps/{sweep_id}/move", None, params={"position": position})
+
+    # -- the engine
+
+    async def stop_engine(self, keep_fleet: bool = False) -> None:
+        """Stop the engine, and the fleet with it unless it is to go on serving."""
+        await self._call(
+            "POST", "/engine/stop", None, params={"keep_fleet": int(keep_fleet)}, any_version=True
+        )
+
+    # -- the wire
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        kind: type[T] | None,
+        *,
+        body: Data | None = None,
+        params: dict[str, Any] | None = None,
+        any_version: bool = False,
+    ) -> T:
+        async with self._open(method, path, body, params, any_version) as response:
+            content = await response.aread()
+        return msgspec.json.decode(content, type=kind) if kind else msgspec.json.decode(content)
+
+    async def _lines(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        *,
+        body: Data | None = None,
+        params: dict[str, Any] | None = None,
+    ) -> AsyncGenerator[T, None]:
+        decoder = msgspec.json.Decoder(kind)
+        async with self._open(method, path, body, params, False) as response:
+            async for line in response.aiter_lines():
+                if line:
+                    yield decoder.decode(line)
+
+    @contextlib.asynccontextmanager
+    async def _open(
+        self, method: str, path: str, body: Data | None, params: dict[str, Any] | None, any_version: bool
+    ) -> AsyncIterator[httpx.Response]:
+        """The response of one request, errors turned into LabError."""
+        content = msgspec.json.encode(body) if body is not None else None
+        try:
+            async with self._http.stream(method, path, content=content, params=params) as response:
+                if not any_version:
+                    _check_version(response.headers.get(VERSION_HEADER, "unknown"))
+                if response.is_error:
+                    raise _refusal(await response.aread(), response.status_code)
+                yield response
+        except (httpx.TransportError, FileNotFoundError) as error:
+            raise EngineGone() from error
+
+
+def _check_version(version: str) -> None:
+    if version != __version__:
+        raise LabError(
+            f"the running engine is version {version}, this is {__version__}",
+            "`lab-tui engine stop --keep-fleet`, then run this again: the new engine takes the fleet over",
+        )
+
+
+def _refusal(content: bytes, status: int) -> LabError:
+    try:
+        failure = msgspec.json.decode(content, type=Failure)
+    except msgspec.DecodeError:
+        return LabError(f"the engine answered {status}", "see `lab-tui logs engine`")
+    return LabError(failure.message, failure.remedy)
+
+
+async def ensure_engine() -> bool:
+    """Start an engine when none runs; whether one was started.
+
+    Raises LabError with the engine's last words when it does not come up.
+    """
+    async with EngineClient() as client:
+        with contextlib.suppress(EngineGone):
+            await client.info()
+            return False
+        try:
+            process = await asyncio.to_thread(spawn_engine)
+        except OSError as error:
+            raise LabError(f"cannot start an engine with {sys.executable} ({error.strerror})") from error
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(EngineGone):
+                await client.info()
+                return True
+            if process.poll() is not None:
+                stderr = process.stderr.read() if process.stderr else b""
+                lines = stderr.decode(errors="replace").strip().splitlines()
+                said = lines[-1].removeprefix("lab-tui: ") if lines else ""
+                raise LabError(said or f"the engine ended with code {process.returncode}")
+            await asyncio.sleep(0.03)
+    raise LabError(
+        f"the engine did not answer within {START_TIMEOUT_S:.0f} s", f"see {paths.logs_dir() / 'engine.log'}"
+    )
+
+
+@contextlib.asynccontextmanager
+async def engine_session() -> AsyncIterator[EngineClient]:
+    """A client of an engine that runs. One that was started for a command that fails ends with it,
+    unless there is something for it to look after.
+    """
+    started = await ensure_engine()
+    async with EngineClient() as client:
+        try:
+            yield client
+        except BaseException:
+            if started:
+                await _stop_if_idle(client)
+            raise
+
+
+async def _stop_if_idle(client: EngineClient) -> None:
+    with contextlib.suppress(EngineGone):
+        snapshot = await client.snapshot()
+        if not snapshot.instances and not snapshot.queue:
+            await client.stop_engine()
+
+
+def spawn_engine() -> subprocess.Popen[bytes]:
+    """Start an engine that outlives this process and its terminal.
+
+    Its standard error is a pipe only for the one line it may die with; it closes it once it serves.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "lab_tui.engine.daemon"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        start_new_session=True,
+    )

@@ -1,0 +1,287 @@
+"""The engine: owns the fleet, the queue, the store and the telemetry; commands in, snapshots out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import msgspec
+
+from lab_tui import __version__, paths, tasks
+from lab_tui.config import Settings, fleet_spec
+from lab_tui.engine.logs import follow as follow_lines
+from lab_tui.engine.logs import log_file
+from lab_tui.load.plan import LoadPlan
+from lab_tui.model import (
+    BenchEvent,
+    BenchSpec,
+    EngineInfo,
+    FleetSpec,
+    FrontState,
+    GpuReading,
+    HostReading,
+    InstanceView,
+    LabError,
+    LoadView,
+    Measurement,
+    Snapshot,
+    SweepSpec,
+)
+from lab_tui.serving.fleet import Fleet
+from lab_tui.serving.models import default_model
+from lab_tui.store.store import Store
+from lab_tui.sweep import space
+from lab_tui.sweep.cell import bench_plan, measure_and_judge
+from lab_tui.sweep.queue import Queue
+from lab_tui.telemetry.history import History
+from lab_tui.telemetry.poller import Poller
+
+COALESCE_S = 0.05  # changes closer together than this reach viewers as one snapshot
+
+
+class Engine:
+    """Everything that runs. ``changed`` anywhere below wakes every watcher."""
+
+    def __init__(self, settings: Settings, *, runtime: Path, state: Path, logs: Path) -> None:
+        self.settings = settings
+        self.stop_requested = asyncio.Event()
+        self.history = History()
+        self.fleet = Fleet(settings, runtime, logs, self._on_change)
+        self._store = Store(state / "lab.db")
+        self._claim = asyncio.Lock()  # one load at a time: a bench or a cell
+        self.queue = Queue(self.fleet, self._store, self._readings, self._claim, self._on_change)
+        self._poller = Poller(settings.engine.poll_s)
+        self._logs = logs
+        self._began = time.monotonic()
+        self._keep_fleet = False
+        self._seq = 0
+        self._changes = asyncio.Event()
+        self._bench_view: LoadView | None = None
+        self._bench: asyncio.Task[Measurement] | None = None
+        self._sampler: asyncio.Task[None] | None = None
+
+    # -- life
+
+    async def start(self) -> None:
+        """Open the store, take over what an engine before left, begin to read and to queue."""
+        await self._store.call(self._store.open)
+        self._poller.start()
+        await self.fleet.adopt()
+        await self.queue.start(resume=self.settings.engine.resume_queue)
+        self._sampler = tasks.begin(self._sample(), "history sampler")
+
+    def request_stop(self, keep_fleet: bool = False) -> None:
+        """Ask for the end; ``stop_requested`` tells whoever runs the engine."""
+        self._keep_fleet = keep_fleet
+        self.stop_requested.set()
+        self._on_change()
+
+    async def stop(self) -> None:
+        """End the load, the queue and (unless it is to be kept) the fleet, then the store."""
+        await tasks.end(self._sampler)
+        await self.queue.stop()
+        await tasks.end(self._bench)
+        await (self.fleet.detach() if self._keep_fleet else self.fleet.down())
+        await self._poller.stop()
+        await self._store.close()
+
+    # -- looking
+
+    def info(self) -> EngineInfo:
+        """Who this is."""
+        return EngineInfo(
+            pid=os.getpid(),
+            version=__version__,
+            uptime_s=time.monotonic() - self._began,
+            socket=str(paths.socket_path()),
+            log=str(self._logs / "engine.log"),
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Everything, whole."""
+        self._seq += 1
+        reading = self._poller.latest
+        load = self.queue.load or self._bench_view
+        return Snapshot(
+            seq=self._seq,
+            time=time.time(),
+            engine=self.info(),
+            fleet=self.fleet.spec,
+            front=self.fleet.front.view,
+            instances=self._instances(load),
+            load=load,
+            sweep=self.queue.running(),
+            queue=self.queue.views(),
+            queue_paused=self.queue.paused,
+            gpus=reading.gpus,
+            gpu_reason=reading.gpu_reason,
+            host=reading.host,
+            notices=self._notices(),
+        )
+
+    async def watch(self, interval_s: float) -> AsyncGenerator[Snapshot, None]:
+        """Snapshots until the engine stops: every ``interval_s``, and at once when a state changes."""
+        before: Snapshot | None = None
+        due = 0.0
+        while not self.stop_requested.is_set():
+            now = time.monotonic()
+            snapshot = self.snapshot()
+            if now >= due or before is None or _states(snapshot) != _states(before):
+                yield snapshot
+                before = snapshot
+                due = now + interval_s
+            await self._change_or(due - time.monotonic())
+
+    async def _change_or(self, timeout_s: float) -> None:
+        changes = self._changes
+        try:
+            await asyncio.wait_for(changes.wait(), max(timeout_s, 0.001))
+        except TimeoutError:
+            return
+        await asyncio.sleep(COALESCE_S)
+
+    def log_lines(self, source: str, tail: int, *, follow: bool) -> AsyncGenerator[str, None]:
+        """Lines of a log: "0", "1", …, "nginx" or "engine". Raises LabError for another name."""
+        return follow_lines(log_file(self._logs, source), tail, keep=follow)
+
+    async def presets(self) -> dict[str, SweepSpec]:
+        """Every named sweep, over the fleet's settings or the default ones."""
+        fleet = self.fleet.spec
+        if fleet is None:
+            try:
+                model = await asyncio.to_thread(default_model, self.settings)
+            except LabError:  # none found: the form asks for one
+                model = ""
+            fleet = fleet_spec(self.settings, model)
+        return {name: space.preset(name, fleet) for name in space.PRESETS}
+
+    # -- commands
+
+    async def up(self, spec: FleetSpec) -> None:
+        """Make the fleet be ``spec``. Raises LabError while a sweep uses it."""
+        self._refuse_in_sweep()
+        await self.queue.yield_fleet(pause=False)
+        await self.fleet.up(spec)
+
+    async def instance(self, index: int, action: str) -> None:
+        """``start``, ``stop`` or ``restart`` one instance. Raises LabError while a sweep uses it."""
+        actions = {"start": self.fleet.start, "stop": self.fleet.stop, "restart": self.fleet.restart}
+        if action not in actions:
+            raise LabError(f"an instance cannot {action}", f"use {', '.join(actions)}")
+        self._refuse_in_sweep()
+        await actions[action](index)
+
+    def _refuse_in_sweep(self) -> None:
+        """A fleet that changes under a cell would make its figures wrong."""
+        if self.queue.running() is not None:
+            raise LabError("a sweep is using the fleet", "`lab-tui queue pause`, or wait for it")
+
+    async def down(self) -> None:
+        """Stop the fleet; a sweep that uses it is paused at once."""
+        await self.queue.yield_fleet(pause=self.queue.running() is not None)
+        await self.fleet.down()
+
+    def bench_plan(self, spec: BenchSpec) -> LoadPlan:
+        """The plan of a bench. Raises LabError when there is nothing to load, or something runs."""
+        if self._claim.locked():
+            raise LabError("another measurement is running", "`lab-tui queue pause`, or wait for it")
+        return bench_plan(self.fleet, spec)
+
+    async def bench(self, plan: LoadPlan, *, local: bool) -> AsyncGenerator[BenchEvent, None]:
+        """Measure once. Closing the generator ends the load. Raises LabError when it cannot be done."""
+        events: asyncio.Queue[BenchEvent] = asyncio.Queue()
+
+        def on_view(view: LoadView) -> None:
+            self._bench_view = view
+            events.put_nowait(BenchEvent(view=view))
+
+        fleet = self.fleet.spec if local else None
+        async with self._claim:
+            task = asyncio.create_task(measure_and_judge(plan, fleet, self._readings, on_view), name="bench")
+            task.add_done_callback(lambda _: ended())
+
+            def ended() -> None:
+                self._bench_view = None
+                events.put_nowait(BenchEvent())
+
+            self._bench = task
+            try:
+                while not task.done():
+                    event = await events.get()
+                    if event.view is not None:
+                        yield event
+                if task.cancelled():
+                    raise LabError("the engine stopped meanwhile", "measure again once it runs")
+                yield BenchEvent(result=task.result())
+            finally:
+                await tasks.end(task)
+
+    # -- inside
+
+    def _readings(self) -> tuple[HostReading, tuple[GpuReading, ...]]:
+        return self._poller.latest.host, self._poller.latest.gpus
+
+    def _instances(self, load: LoadView | None) -> tuple[InstanceView, ...]:
+        """The instances, with the load's own live rate where it loads them, and memory on the GPU."""
+        rates = load.tps_by_instance if load else {}
+        vram = self._poller.latest.vram_by_pid
+        return tuple(
+            msgspec.structs.replace(
+                view,
+                tps=rates.get(view.index, view.tps),
+                vram_bytes=vram.get(view.pid) if view.pid else None,
+            )
+            for view in self.fleet.views()
+        )
+
+    def _notices(self) -> tuple[str, ...]:
+        rooms = (self.fleet, self.queue, self._store)
+        notices = [room.notice for room in rooms if room.notice]
+        front = self.fleet.front.view
+        if front.state == FrontState.FAILED and front.reason:
+            notices.append(front.reason)
+        if self.queue.paused and self.queue.views():
+            notices.append("the sweep queue is paused: p or `lab-tui queue resume` goes on")
+        return tuple(notices)
+
+    def _on_change(self) -> None:
+        """Wake every watcher now waiting; later ones wait on a new event."""
+        changes, self._changes = self._changes, asyncio.Event()
+        changes.set()
+
+    async def _sample(self) -> None:
+        while True:
+            snapshot = self.snapshot()
+            self.history.append(snapshot.time, _series(snapshot))
+            await asyncio.sleep(1.0)
+
+
+def _states(snapshot: Snapshot) -> tuple[object, ...]:
+    """What of a snapshot is a state rather than a reading: its change cannot wait for the tick."""
+    return (
+        snapshot.fleet,
+        snapshot.front,
+        tuple((i.state, i.reason, i.pid) for i in snapshot.instances),
+        snapshot.load.phase if snapshot.load else None,
+        tuple((s.id, s.status, s.now, s.cells_measured, s.cells_failed) for s in snapshot.queue),
+        snapshot.queue_paused,
+        snapshot.notices,
+    )
+
+
+def _series(snapshot: Snapshot) -> dict[str, float | None]:
+    """The readings of a snapshot that are kept for an hour."""
+    known = [i.tps for i in snapshot.instances if i.tps is not None]
+    queued = [i.queue for i in snapshot.instances if i.queue is not None]
+    series: dict[str, float | None] = {
+        "tps": sum(known) if known else (snapshot.load.tps if snapshot.load else None),
+        "ttft_p95_ms": snapshot.load.ttft_p95_ms if snapshot.load else None,
+        "queue": float(sum(queued)) if queued else None,
+        "cpu_pct": snapshot.host.cpu_pct,
+    }
+    series |= {f"tps.{i.index}": i.tps for i in snapshot.instances}
+    series |= {f"gpu.{gpu.index}": gpu.util_pct for gpu in snapshot.gpus}
+    return series

@@ -1,0 +1,164 @@
+"""bench and sweep as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from pathlib import Path
+
+from tests.e2e.conftest import Lab, until
+
+NINE = "instances,parallel,batch,ubatch,concurrency,throughput_tps,total_tokens,elapsed_s,errors"
+SHORT = ("--axis", "instances=1,2", "--axis", "parallel=2", "--axis", "concurrency=1,4", "--seconds", "2")
+
+
+def measured_cells(lab: Lab) -> int:
+    """Of the first sweep in the queue; 0 while there is none."""
+    status = lab.status()
+    return int(status["queue"][0]["cells_measured"]) if status and status["queue"] else 0
+
+
+def load_workers(lab: Lab) -> int:
+    return sum("lab_tui.load.worker" in command for command in lab.commands())
+
+
+def test_bench_of_the_fleet_and_of_a_url(lab: Lab) -> None:
+    lab.run("up", "-i", "2", "-p", "2")
+    result = lab.json("bench", "-c", "4", "--seconds", "2", "--output-tokens", "16")
+    for key in ("throughput_tps", "throughput_ci95_tps", "prompt_tps", "total_tokens", "elapsed_s",
+                "requests", "concurrency", "errors", "errors_by_kind", "ttft_ms", "itl_ms", "tpot_ms",
+                "e2e_ms", "per_stream_tps", "tokens", "client", "verdict"):  # fmt: skip
+        assert key in result
+    assert set(result["ttft_ms"]) >= {"p50", "p95", "p99"}
+    assert set(result["tokens"]) >= {"stream", "timings", "metrics"}
+    assert set(result["client"]) >= {"cpu_us_per_token", "loop_lag_ms_p99"}
+    assert result["errors"] == 0
+    assert result["concurrency"] == 4
+    assert result["total_tokens"] > 0
+    assert abs(result["throughput_tps"] - result["total_tokens"] / result["elapsed_s"]) < 1.0
+    assert (
+        abs(result["tokens"]["stream"] - result["tokens"]["metrics"]) <= 0.02 * result["tokens"]["stream"] + 8
+    )
+    other = lab.json("bench", "-c", "2", "--requests", "4", "--url", f"{lab.url}/v1", "--output-tokens", "8")
+    assert other["requests"] == 4
+    assert other["errors"] == 0
+
+
+def test_bench_bad_input(lab: Lab) -> None:
+    for args, says in (
+        (("-c", "0"), "concurrency is 0"),
+        (("--seconds", "0"), "seconds is 0"),
+        (("--requests", "0"), "requests is 0"),
+        ((), "no fleet is up"),
+        (("--url", "http://127.0.0.1:9"), "refused"),
+    ):
+        done = lab.run("bench", *args, code=1)
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+    until(lambda: lab.processes() == [], "everything has ended")
+
+
+def test_interrupting_a_bench_ends_its_load(lab: Lab) -> None:
+    lab.run("up", "-i", "1", "-p", "2")
+    bench = lab.start("bench", "-c", "2", "--seconds", "60")
+    until(lambda: lab.status()["load"], "the load runs")
+    bench.send_signal(signal.SIGINT)
+    assert bench.wait(30) == 130
+    bench.communicate()
+    until(lambda: not load_workers(lab) and lab.status()["load"] is None, "the load has ended")
+
+
+def test_a_sweep_to_its_end(lab: Lab) -> None:
+    file = lab.home / "out.csv"
+    result = lab.json("sweep", "--preset", "quick", *SHORT, "--csv", str(file))
+    assert result["status"] == "done"
+    assert result["cells_total"] == result["cells_measured"] == 4
+    assert result["cells_skipped"] == 0
+    assert set(result) >= {"id", "status", "cells_total", "cells_measured", "cells_skipped", "elapsed_s",
+                           "best", "tied", "cells"}  # fmt: skip
+    best = result["best"]
+    assert best["throughput_tps"] == max(cell["throughput_tps"] for cell in result["cells"])
+    assert set(best) >= {"instances", "parallel", "concurrency", "throughput_tps", "throughput_ci95_tps"}
+    assert file.read_text().startswith(NINE + ",")
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert [(r["instances"], r["concurrency"]) for r in rows] == [
+        ("1", "1"),
+        ("1", "4"),
+        ("2", "1"),
+        ("2", "4"),
+    ]
+    assert all(float(row["throughput_tps"]) > 0 for row in rows)
+    until(lambda: lab.status()["instances"] == [], "its fleet is gone")
+    exported = lab.run("results", "export", str(result["id"]), "--format", "csv").stdout
+    assert exported.strip() == file.read_text().strip()
+    assert "best" in lab.run("results", "show", str(result["id"])).stdout
+    lab.run("engine", "stop")
+    assert lab.processes() == []
+
+
+def test_a_sweep_outlives_a_killed_engine(lab: Lab) -> None:
+    lab.run("sweep", "--preset", "quick", *SHORT, "--detach")
+    until(lambda: measured_cells(lab) >= 1, "one cell is measured")
+    os.kill(lab.engine_pid(), signal.SIGKILL)
+    until(lambda: lab.status() is None, "the engine is dead")
+    lab.run("results")
+    waiting = lab.status()
+    assert waiting["queue_paused"]
+    kept = waiting["queue"][0]["cells_measured"]
+    assert kept >= 1
+    lab.run("queue", "resume")
+    until(lambda: not lab.status()["queue"], "the sweep is over")
+    detail = lab.json("results", "show", "1")
+    assert detail["status"] == "done"
+    assert detail["cells_measured"] == 4
+
+
+def test_a_sweep_gives_the_fleet_back(lab: Lab) -> None:
+    lab.run("up", "-i", "1", "-p", "1")
+    before = lab.status()["fleet"]
+    lab.json("sweep", "--axis", "concurrency=1", "--axis", "parallel=2", "--seconds", "1")
+    until(lambda: lab.status()["front"]["ready"] == 1, "the fleet is back")
+    assert lab.status()["fleet"] == before
+
+
+def test_aborting_a_sweep_keeps_what_was_measured(lab: Lab) -> None:
+    sweep = lab.start("sweep", "--preset", "quick", *SHORT)
+    until(lambda: measured_cells(lab) >= 1, "one cell is measured")
+    sweep.send_signal(signal.SIGINT)
+    assert sweep.wait(60) == 130
+    sweep.communicate()
+    until(lambda: not lab.status()["queue"], "the queue is empty")
+    detail = lab.json("results", "show", "1")
+    assert detail["status"] == "aborted"
+    assert 1 <= detail["cells_measured"] < 4
+    assert detail["best"] is not None
+
+
+def test_sweep_bad_input(lab: Lab) -> None:
+    for args, says in (
+        (("--axis", "instances=0"), "axis instances: 0 is out of range"),
+        (("--axis", "colour=1"), "no axis 'colour'"),
+        (("--axis", "instances="), "axis instances has an empty value"),
+        (("--preset", "nope"), "no preset nope"),
+        (("--strategy", "nope"), "no strategy nope"),
+        (("--slo-ttft-ms", "-1"), "--slo-ttft-ms is -1"),
+        (("--csv", "x.csv", "--detach"), "--csv does not go with --detach"),
+        (("-m", "/nowhere.gguf"), "does not exist"),
+        (("--csv", "/nowhere/x.csv"), "cannot write /nowhere/x.csv"),
+    ):
+        done = lab.run("sweep", *args, code=1)
+        assert says in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    until(lambda: lab.processes() == [], "everything has ended")
+    assert not Path("/nowhere").exists()
+
+
+def test_a_sweep_outlives_a_hang_up(lab: Lab) -> None:
+    sweep = lab.start("sweep", "--preset", "quick", *SHORT)
+    until(lambda: lab.status() and lab.status()["queue"], "the sweep is queued")
+    sweep.send_signal(signal.SIGHUP)
+    sweep.wait(60)
+    sweep.communicate()
+    until(lambda: measured_cells(lab) >= 1, "it goes on")
+    lab.run("queue", "remove", "1")
