@@ -1,0 +1,109 @@
+"""The one registry of what a user can do: it feeds keys, footer, help and palette.
+
+An action is carried out by the method ``act_<name>`` of the screen it is pressed on, else of the
+app (``act_start_all`` for ``start_all``). A name such as ``pane.3`` calls ``act_pane("3")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from textual.binding import Binding
+
+OVERVIEW, INSTANCE, SWEEP = "overview", "instance", "sweep"
+EVERYWHERE = (OVERVIEW, INSTANCE, SWEEP)
+LAB = (OVERVIEW,)
+PROCESS = (OVERVIEW, INSTANCE)
+MEASURE = (OVERVIEW, SWEEP)
+
+
+class Action(NamedTuple):
+    """One thing a user can do."""
+
+    name: str
+    keys: str  # Textual's key names, comma between alternatives
+    shown: str  # the key as people write it
+    label: str  # one or two words, for the footer
+    help: str  # one line, for help and palette; "": a neighbour speaks for it
+    scopes: tuple[str, ...] = EVERYWHERE
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes what runs: ``--read-only`` refuses those."""
+        return self.name in CHANGES
+
+
+ACTIONS: tuple[Action, ...] = (
+    Action("start", "s", "s", "start", "Start the selected instance", PROCESS),
+    Action("stop", "x", "x", "stop", "Stop the selected instance", PROCESS),
+    Action("restart", "r", "r", "restart", "Restart the selected instance", PROCESS),
+    Action("start_all", "S", "S", "start all", "Start every instance and the front", LAB),
+    Action("stop_all", "X", "X", "stop all", "Stop every instance and the front", LAB),
+    Action("up", "u", "u", "fleet", "Choose a model and start a fleet", LAB),
+    Action("new_sweep", "n", "n", "new sweep", "Start a new sweep", MEASURE),
+    Action("pause", "p", "p", "pause", "Pause or resume the sweep queue", MEASURE),
+    Action("skip", "greater_than_sign", ">", "skip cell", "Skip the cell that is measured now", MEASURE),
+    Action("abort", "a", "a", "abort", "Abort the selected sweep, or take it out of the queue", MEASURE),
+    Action("sooner", "less_than_sign", "<", "sooner", "Put the selected waiting sweep next", LAB),
+    Action("open", "enter", "enter", "open", "Open the selected instance or sweep", MEASURE),
+    Action("logs", "l", "l", "logs", "The log of the selected instance on the whole screen", LAB),
+    Action("zoom", "z", "z", "zoom", "Give the focused pane the whole screen, and back"),
+    Action("filter", "slash", "/", "filter", "Show only lines that contain a text"),
+    Action("log_previous", "left_square_bracket", "[ ]", "log", "Another log: instances, nginx, engine", LAB),
+    Action("log_next", "right_square_bracket", "]", "next log", "", LAB),
+    Action("span", "t", "t", "turn", "Other time span of the curves; other chart of a sweep", MEASURE),
+    Action("copy", "y", "y", "copy", "Copy the selected line or command to the clipboard"),
+    Action("faster", "plus,equals_sign", "+ -", "tick", "Refresh more (+) or less (-) often"),
+    Action("slower", "minus", "-", "slower", ""),
+    Action("freeze", "space", "space", "freeze", "Freeze the figures, and go on"),
+    Action("pane.1", "1", "1-5", "panes", "Go to a pane by its number (Tab: the next one)"),
+    Action("pane.2", "2", "2", "pane 2", ""),
+    Action("pane.3", "3", "3", "pane 3", ""),
+    Action("pane.4", "4", "4", "pane 4", ""),
+    Action("pane.5", "5", "5", "pane 5", ""),
+    Action("next_pane", "tab", "tab", "next pane", ""),
+    Action("previous_pane", "shift+tab", "shift+tab", "previous pane", ""),
+    Action("engine", "e", "e", "engine", "Start the engine when it is gone"),
+    Action("back", "escape", "esc", "back", "Leave filter, zoom or this screen"),
+    Action("palette", "colon", ":", "palette", "Find an action by its name (also ctrl+p)"),
+    Action("quit", "q", "q", "detach", "Leave the screen; everything goes on in the engine"),
+    Action("help", "question_mark", "?", "help", "Show every key"),
+)
+
+CHANGES = frozenset(
+    {
+        "start",
+        "stop",
+        "restart",
+        "start_all",
+        "stop_all",
+        "up",
+        "new_sweep",
+        "pause",
+        "skip",
+        "abort",
+        "sooner",
+        "engine",
+    }
+)
+
+BY_NAME = {action.name: action for action in ACTIONS}
+
+# Textual's own focus chain would take these before a screen sees them.
+_FIRST = ("tab", "shift+tab")
+
+
+def here(scope: str) -> Iterator[Action]:
+    """The actions of one screen, in the order of the registry."""
+    return (action for action in ACTIONS if scope in action.scopes)
+
+
+def bindings(scope: str) -> list[Binding]:
+    """Textual's bindings for one screen."""
+    return [
+        Binding(
+            action.keys, f"act('{action.name}')", action.label, show=False, priority=action.keys in _FIRST
+        )
+        for action in here(scope)
+    ]

@@ -1,0 +1,180 @@
+"""The app: one engine, one snapshot, and the screens that look at it. ``run`` is the way in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import PurePath
+from typing import ClassVar
+
+from textual import work
+from textual.app import App
+from textual.reactive import reactive
+from textual.screen import Screen
+
+from lab_tui import paths
+from lab_tui.client import EngineClient, ensure_engine
+from lab_tui.config import Settings
+from lab_tui.model import History, InstanceState, LabError, Snapshot
+from lab_tui.ui import link as lines
+from lab_tui.ui import theme
+from lab_tui.ui.leaving import leave_when_told
+from lab_tui.ui.palette import LabCommands
+from lab_tui.ui.screens.base import LabScreen
+from lab_tui.ui.screens.dialogs import QuitDialog
+from lab_tui.ui.screens.help import HelpScreen
+from lab_tui.ui.screens.overview import OverviewScreen
+from lab_tui.ui.series import Series
+
+TICKS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+SHEETS = ("tokens", "overview", "instance", "sweep", "forms", "dialogs")
+
+
+class LabApp(App[int]):
+    """The screen of the lab. It holds no state of its own: everything comes from the engine."""
+
+    TITLE = "lab-tui"
+    COMMANDS: ClassVar = {LabCommands}
+    CSS_PATH: ClassVar[list[str | PurePath]] = [paths.css_dir() / f"{sheet}.tcss" for sheet in SHEETS]
+    ENABLE_COMMAND_PALETTE = True
+
+    # A reactive of the app that repaints sends the whole screen again; screens know what changed.
+    snapshot: reactive[Snapshot | None] = reactive[Snapshot | None](None, init=False, repaint=False)
+    link: reactive[lines.Link] = reactive(lines.connecting, init=False, repaint=False)
+
+    def __init__(self, settings: Settings, client: EngineClient, *, read_only: bool = False) -> None:
+        super().__init__()
+        self.settings = settings
+        self.client = client
+        self.read_only = read_only
+        self.series = Series()
+        self.tick_s = settings.ui.tick_s
+        self.frozen = False
+        self.arrived = time.monotonic()  # when the shown snapshot came
+        self.latest: Snapshot | None = None  # what came last, shown or not
+        wanted = theme.pick(settings.ui.theme, os.environ)
+        if wanted not in self.available_themes:
+            known = ", ".join(sorted(self.available_themes))
+            raise LabError(f"ui.theme: no theme is named {wanted}", f"one of {known}")
+        self.theme = wanted
+
+    def get_default_screen(self) -> Screen[None]:
+        """The overview."""
+        return OverviewScreen()
+
+    def on_mount(self) -> None:
+        """Listen to the engine for as long as the app lives."""
+        self.listen()
+
+    # -- what comes from the engine
+
+    @work(group="engine", exclusive=True)
+    async def listen(self) -> None:
+        """Follow the engine at the tick that is asked for."""
+        await lines.follow(self.client, self.tick_s, self.receive_history, self.receive, self.receive_link)
+
+    def receive_history(self, history: History) -> None:
+        """Fill the curves with what the engine kept."""
+        self.series.load(history)
+
+    def receive(self, snapshot: Snapshot) -> None:
+        """Take a snapshot in; a frozen screen goes on collecting."""
+        self.latest = snapshot
+        self.series.append(snapshot)
+        if not self.frozen:
+            self.arrived = time.monotonic()
+            self.snapshot = snapshot
+
+    def receive_link(self, link: lines.Link) -> None:
+        """Note whether the engine answers; only changes matter to screens."""
+        if not (link.connected and self.link.connected):
+            self.link = link
+
+    def is_covered(self, screen: Screen[None]) -> bool:
+        """Whether ``screen`` is still to be seen below dialogs."""
+        stack = self.screen_stack
+        if screen not in stack:
+            return False
+        return all(above.is_modal for above in stack[stack.index(screen) + 1 :])
+
+    # -- actions that every screen has
+
+    def act_help(self) -> None:
+        """Every key of the screen below."""
+        if isinstance(self.screen, LabScreen):
+            self.push_screen(HelpScreen(self.screen.SCOPE))
+
+    def act_palette(self) -> None:
+        """Actions by name."""
+        self.action_command_palette()
+
+    def act_faster(self) -> None:
+        """Refresh more often."""
+        self._tick(-1)
+
+    def act_slower(self) -> None:
+        """Refresh less often."""
+        self._tick(1)
+
+    def _tick(self, by: int) -> None:
+        place = min(range(len(TICKS)), key=lambda place: abs(TICKS[place] - self.tick_s)) + by
+        if 0 <= place < len(TICKS):
+            self.tick_s = TICKS[place]
+            self.listen()
+            self._redraw()
+
+    def act_freeze(self) -> None:
+        """Hold the figures still, or let them go on from what came last."""
+        self.frozen = not self.frozen
+        if not self.frozen and self.latest is not None:
+            self.arrived = time.monotonic()
+            self.snapshot = self.latest
+        self._redraw()
+
+    def _redraw(self) -> None:
+        if isinstance(self.screen, LabScreen):
+            self.screen.redraw()
+
+    def act_engine(self) -> None:
+        """Start an engine when none answers."""
+        screen = self.screen
+        if isinstance(screen, LabScreen):
+            if self.link.connected:
+                screen.status.say("the engine runs already")
+            else:
+                screen.send("lab-tui engine run", ensure_engine())
+
+    def act_quit(self) -> None:
+        """Leave at once when nothing runs or nothing may be changed, else ask what becomes of it."""
+        if self.latest is None or self.read_only or not self.link.connected or not runs(self.latest):
+            self.exit(0)
+        else:
+            self.push_screen(QuitDialog(self.latest, self.client))
+
+
+def runs(snapshot: Snapshot) -> bool:
+    """Whether anything is at work that a user might want to stop on leaving."""
+    idle = (InstanceState.STOPPED, InstanceState.FAILED)
+    return (
+        any(view.state not in idle for view in snapshot.instances)
+        or snapshot.load is not None
+        or bool(snapshot.queue)
+    )
+
+
+def run(settings: Settings, *, read_only: bool = False) -> int:
+    """Show the lab until the user leaves. The engine runs already. Returns the exit code.
+
+    SIGTERM and a terminal that goes away end it like a detach: the terminal is restored and
+    everything goes on in the engine. Raises LabError for a theme that does not exist.
+    """
+    return asyncio.run(_run(settings, read_only))
+
+
+async def _run(settings: Settings, read_only: bool) -> int:
+    async with EngineClient() as client:
+        app = LabApp(settings, client, read_only=read_only)
+        leave_when_told(asyncio.get_running_loop(), lambda: app.exit(0))
+        await app.run_async(mouse=settings.ui.mouse)
+        return app.return_code or 0

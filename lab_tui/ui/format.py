@@ -1,0 +1,134 @@
+"""Numbers as words: what is not known is N/A or "-", never 0."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from lab_tui.model import Best, Cell
+
+UNKNOWN = "-"
+NOT_AVAILABLE = "N/A"
+STALE_AFTER_S = 3.0  # a reading older than this shows its age
+
+
+def rate(value: float | None) -> str:
+    """Tokens a second: ``1,226``, ``412.7``, ``8.42``; ``-`` when not known."""
+    if value is None:
+        return UNKNOWN
+    if value >= 999.95:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 9.995 or value == 0 else f"{value:.2f}"
+
+
+def count(value: int | None) -> str:
+    """A whole number with thousands separated."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def size(value: int | None) -> str:
+    """Bytes in binary units, three figures at most: ``5.4G``, ``141G``, ``512M``."""
+    if value is None:
+        return UNKNOWN
+    amount = float(value)
+    for unit in ("B", "K", "M", "G", "T"):
+        if amount < 999.5 or unit == "T":
+            break
+        amount /= 1024
+    return f"{amount:.0f}{unit}" if unit == "B" or amount >= 9.95 else f"{amount:.1f}{unit}"
+
+
+def of_total(used: int | None, total: int | None) -> str:
+    """``86G/141G``, or what of it is known."""
+    if used is None and total is None:
+        return NOT_AVAILABLE
+    if total is None:
+        return size(used)
+    return f"{size(used)}/{size(total)}"
+
+
+def duration(seconds: float | None) -> str:
+    """A span of time in its two largest units: ``12s``, ``4m05s``, ``2h11m``, ``3d4h``."""
+    if seconds is None:
+        return UNKNOWN
+    whole = int(max(seconds, 0) + 0.5)
+    minutes, s = divmod(whole, 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d{h}h"
+    if hours:
+        return f"{hours}h{m:02d}m"
+    return f"{minutes}m{s:02d}s" if minutes else f"{s}s"
+
+
+def interval(seconds: float) -> str:
+    """A tick: ``0.25s``, ``1s``."""
+    return f"{seconds:g}s"
+
+
+def milliseconds(value: float | None) -> str:
+    """A latency: ``310 ms``, ``8.4 ms``, ``12.3 s``."""
+    if value is None:
+        return UNKNOWN
+    if value >= 9_999.5:
+        return f"{value / 1000:.1f} s"
+    return f"{value:,.0f} ms" if value >= 99.95 or value == 0 else f"{value:.1f} ms"
+
+
+def percent(value: float | None) -> str:
+    """0 to 100 as ``97%``."""
+    return NOT_AVAILABLE if value is None else f"{value:.0f}%"
+
+
+def interval_share(half_width: float | None, mean: float) -> str:
+    """A 95 % half-width as a share of its mean: ``±1.4%``; ``±?`` when the window was too short."""
+    if half_width is None or mean <= 0:
+        return "±?"
+    return f"±{100 * half_width / mean:.1f}%"
+
+
+def age(seconds: float | None) -> str:
+    """How old a reading is, only when that matters: ``(5s old)``."""
+    return f"({duration(seconds)} old)" if seconds is not None and seconds > STALE_AFTER_S else ""
+
+
+def best(value: Best) -> str:
+    """The best cell: ``8×32 c=256 1,198 ±1.4%``."""
+    share = interval_share(value.throughput_ci95_tps, value.throughput_tps)
+    return f"{value.instances}×{value.parallel} c={value.concurrency} {rate(value.throughput_tps)} {share}"
+
+
+def axes(cell: Cell) -> str:
+    """The settings that make a cell: ``2×4 c=16 batch=512``."""
+    rest = (
+        f"{name}={value}"
+        for name, value in cell.axes.items()
+        if name not in ("instances", "parallel", "concurrency")
+    )
+    return " ".join((f"{cell.fleet.instances}×{cell.fleet.parallel} c={cell.concurrency}", *rest))
+
+
+def model_name(path: str) -> str:
+    """A model's file name without its folder and ``.gguf``."""
+    name = PurePath(path).name
+    return name[:-5] if name.lower().endswith(".gguf") else name
+
+
+def middle(text: str, width: int) -> str:
+    """``text`` cut in its middle to ``width`` characters, so that both ends of a path stay."""
+    if len(text) <= width:
+        return text
+    if width <= 1:
+        return text[:width]
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def clip(text: str, width: int) -> str:
+    """``text`` cut at its end to ``width`` characters."""
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…" * (width > 0)
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 stream``, ``2 streams``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

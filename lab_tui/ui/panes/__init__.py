@@ -1,0 +1,1 @@
+"""What each pane says: pure functions from a snapshot to lines, so that they test without a screen."""

@@ -1,0 +1,297 @@
+"""What every screen of the lab shares: header, footer, status line, panes, and the way actions run."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.dom import DOMNode
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input
+
+from lab_tui.model import LabError, Snapshot
+from lab_tui.ui.actions import BY_NAME, OVERVIEW, Action, bindings, here
+from lab_tui.ui.link import Link
+from lab_tui.ui.widgets.footer import FooterKeys, StatusLine
+from lab_tui.ui.widgets.header import HeaderLine, compose_header, notices
+from lab_tui.ui.widgets.logview import LogView
+from lab_tui.ui.widgets.pane import Pane
+
+if TYPE_CHECKING:
+    from lab_tui.ui.app import LabApp
+
+COMPACT_BELOW = 32  # rows: below, panes share their borders
+TINY_BELOW = 13  # rows: below, only the focused pane is drawn
+
+
+class FilterInput(Input):
+    """The line in which a filter is typed."""
+
+
+class LabScreen(Screen[None]):
+    """A screen of numbered panes. Subclasses say which, and what to draw in them."""
+
+    SCOPE: ClassVar[str] = ""
+    FIRST_PANE: ClassVar[int] = 1  # has the focus at first
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Each screen's keys come from the registry."""
+        if cls.SCOPE:
+            keys: list[BindingType] = list(bindings(cls.SCOPE))
+            cls.BINDINGS = keys
+        super().__init_subclass__(**kwargs)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zoomed = False
+        self.chosen = 1  # number of the pane that has, or had last, the focus
+        self.filters: dict[int, str] = {}  # by number of the pane
+        self._notices: tuple[str, ...] = ()  # that were said already
+        self.filtering = 1  # the pane whose filter is being typed
+
+    @property
+    def lab(self) -> LabApp:
+        """The app, by its own type."""
+        return cast("LabApp", self.app)
+
+    # -- building
+
+    def compose(self) -> ComposeResult:
+        """Header, panes, filter, status, footer."""
+        yield HeaderLine()
+        yield from self.compose_panes()
+        yield FilterInput(placeholder="filter: enter keeps it, escape clears it", id="filter", compact=True)
+        yield StatusLine()
+        yield FooterKeys()
+
+    def compose_panes(self) -> Iterator[Widget]:
+        """The panes, from the top."""
+        raise NotImplementedError
+
+    def on_mount(self) -> None:
+        """Draw what is known, then follow what the app learns."""
+        self.watch(self.app, "snapshot", self.redraw, init=False)
+        self.watch(self.app, "link", self.show_link, init=False)
+        self.set_interval(1.0, self.show_header)
+        self.call_after_refresh(self.redraw)
+        self.panes()[self.FIRST_PANE - 1].enter()
+
+    def panes(self) -> list[Pane]:
+        """Every pane, by number."""
+        return sorted(self.query(Pane), key=lambda pane: pane.number)
+
+    # -- drawing
+
+    def on_resize(self) -> None:
+        """Another size may need another layout."""
+        self.set_class(self.size.height < COMPACT_BELOW, "-compact")
+        self.show_panes()
+        self.call_after_refresh(self.redraw)
+
+    def on_line_list_resized(self) -> None:
+        """A pane has other room than it was filled for."""
+        self.call_after_refresh(self.redraw)
+
+    def redraw(self) -> None:
+        """Show what the app knows now. Cheap when nothing changed; hidden screens wait."""
+        if not self.is_mounted or (not self.is_current and not self.lab.is_covered(self)):
+            return
+        self.set_class(not self.lab.link.connected, "-gone")
+        self.show_header()
+        if self.lab.snapshot is not None:
+            self.show_notices(self.lab.snapshot)
+            self.layout_panes(self.lab.snapshot)
+            self.draw(self.lab.snapshot)
+        else:
+            self.draw_nothing()
+        self.show_footer()
+
+    def show_link(self, before: Link, now: Link) -> None:
+        """Say when the engine goes, with what to do, and when it is back."""
+        if self.is_current and before.connected and not now.connected:
+            self.status.failed("", f"{now.message}: {now.remedy}" if now.remedy else now.message)
+        elif self.is_current and now.connected and not before.connected and self.lab.snapshot is not None:
+            self.status.say("the engine answers again")
+        self.redraw()
+
+    def show_notices(self, snapshot: Snapshot) -> None:
+        """Say once what the engine wants to be known; the header repeats it where it has room."""
+        now = notices(snapshot)
+        fresh = [notice for notice in now if notice not in self._notices]
+        self._notices = now
+        if fresh:
+            self.status.warn("; ".join(fresh))
+
+    def draw(self, snapshot: Snapshot) -> None:
+        """Fill the panes."""
+
+    def draw_nothing(self) -> None:
+        """Fill the panes while nothing has been heard from the engine."""
+
+    def layout_panes(self, snapshot: Snapshot) -> None:
+        """Share the rows out among the panes."""
+
+    def show_header(self) -> None:
+        """The header moves by itself: ages grow while nothing arrives."""
+        lab = self.lab
+        self.query_one(HeaderLine).show(
+            compose_header(
+                lab.snapshot, lab.link, self.size.width, lab.tick_s, lab.frozen, lab.read_only, lab.arrived
+            )
+        )
+
+    def show_footer(self) -> None:
+        """The keys that work here and now."""
+        allowed = (action for action in here(self.SCOPE) if not (action.changes and self.lab.read_only))
+        labels = ((action, self.footer_label(action)) for action in allowed)
+        shown = [(action, label) for action, label in labels if label]
+        self.query_one(FooterKeys).show(shown, self.size.width)
+
+    def footer_label(self, action: Action) -> str:
+        """What the footer says of an action; "" leaves it out."""
+        return action.label
+
+    # -- acting
+
+    async def action_act(self, name: str) -> None:
+        """Carry out an action of the registry, whichever way it was asked for."""
+        action = BY_NAME[name]
+        if action.changes and self.lab.read_only:
+            self.status.say(
+                f"read-only: {action.label} is refused; leave out --read-only to change things", False
+            )
+            return
+        method, _, argument = name.partition(".")
+        handler = getattr(self, f"act_{method}", None) or getattr(self.lab, f"act_{method}")
+        outcome = handler(argument) if argument else handler()
+        if inspect.isawaitable(outcome):
+            await outcome
+
+    @property
+    def status(self) -> StatusLine:
+        """The line that tells what was done."""
+        return self.query_one(StatusLine)
+
+    def send(self, command: str, work: Coroutine[Any, Any, Any]) -> None:
+        """Let the engine do something, without waiting; say which command does the same."""
+        self.run_worker(self._send(command, work), group="calls", description=command)
+
+    async def _send(self, command: str, work: Coroutine[Any, Any, Any]) -> None:
+        self.status.running(command)
+        began = time.monotonic()
+        try:
+            await work
+        except LabError as error:
+            self.status.failed(command, str(error))
+            self.notify(str(error), severity="error", markup=False, timeout=8)
+        else:
+            self.status.done(command, time.monotonic() - began)
+
+    # -- panes and zoom
+
+    def focused_pane(self) -> Pane:
+        """The pane with the focus, else the one that had it last."""
+        node: DOMNode | None = self.focused
+        while node is not None and not isinstance(node, Pane):
+            node = node.parent
+        if node is not None:
+            return node
+        panes = self.panes()
+        return next((pane for pane in panes if pane.number == self.chosen), panes[0])
+
+    @property
+    def solo(self) -> bool:
+        """Whether one pane has all the room: by zoom, or because there is no room for more."""
+        return self.zoomed or self.size.height < TINY_BELOW
+
+    def show_panes(self) -> None:
+        """Show the panes that are to be seen."""
+        self.set_class(self.solo, "-solo")
+        for pane in self.panes():
+            pane.display = not self.solo or pane.number == self.chosen
+        for row in self.query(".row"):
+            row.display = any(pane.display for pane in row.query(Pane))
+
+    def act_pane(self, number: str) -> None:
+        """Go to a pane; a zoom goes with it."""
+        for pane in self.panes():
+            if pane.number == int(number):
+                self.chosen = pane.number
+                self.show_panes()
+                pane.enter()
+                self.call_after_refresh(self.redraw)
+
+    def act_next_pane(self) -> None:
+        """Go to the next pane."""
+        self._step(1)
+
+    def act_previous_pane(self) -> None:
+        """Go to the pane before."""
+        self._step(-1)
+
+    def _step(self, by: int) -> None:
+        panes = self.panes()
+        place = panes.index(self.focused_pane())
+        self.act_pane(str(panes[(place + by) % len(panes)].number))
+
+    def act_zoom(self) -> None:
+        """Give the focused pane the whole screen, or share it again."""
+        self.chosen = self.focused_pane().number
+        self.zoomed = not self.zoomed
+        self.show_panes()
+        self.call_after_refresh(self.redraw)
+
+    def on_descendant_focus(self) -> None:
+        """The footer follows the focus."""
+        if not isinstance(self.focused, Input):
+            self.chosen = self.focused_pane().number
+        self.show_footer()
+
+    # -- filter
+
+    def act_filter(self) -> None:
+        """Open the filter line for the focused pane."""
+        entry = self.query_one(FilterInput)
+        self.filtering = self.focused_pane().number
+        entry.value = self.filters.get(self.filtering, "")
+        entry.display = True
+        entry.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter while it is typed."""
+        if isinstance(event.input, FilterInput) and event.input.display:
+            self.set_filter(self.filtering, event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Keep the filter and go back to its pane."""
+        if isinstance(event.input, FilterInput):
+            self._close_filter()
+
+    def set_filter(self, number: int, needle: str) -> None:
+        """Show only lines with ``needle`` in a pane."""
+        self.filters[number] = needle
+        pane = next(pane for pane in self.panes() if pane.number == number)
+        if isinstance(pane.body, LogView):
+            pane.body.filter(needle)
+        self.redraw()
+
+    def _close_filter(self) -> None:
+        self.query_one(FilterInput).display = False
+        self.act_pane(str(self.filtering))
+
+    def act_back(self) -> None:
+        """One step back: out of the filter, the zoom, then the screen."""
+        number = self.filtering if self.query_one(FilterInput).display else self.focused_pane().number
+        if self.query_one(FilterInput).display or self.filters.get(number):
+            self.set_filter(number, "")
+            self.filtering = number
+            self._close_filter()
+        elif self.zoomed:
+            self.act_zoom()
+        elif len(self.app.screen_stack) > 1 and self.SCOPE != OVERVIEW:
+            self.dismiss()

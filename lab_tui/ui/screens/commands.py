@@ -1,0 +1,217 @@
+"""What screens let the engine do to the fleet and the queue, each with the command that does the same."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Coroutine
+from typing import Any
+
+from textual import work
+
+from lab_tui.model import FleetSpec, InstanceState, InstanceView, LabError, SweepStatus, SweepView
+from lab_tui.ui import format as fmt
+from lab_tui.ui.screens.base import LabScreen
+from lab_tui.ui.screens.dialogs import ASLEEP, ConfirmDialog, streams_on
+
+Work = Coroutine[Any, Any, Any]
+
+
+def up_command(spec: FleetSpec) -> str:
+    """``lab-tui up`` as a user would type it."""
+    default = FleetSpec(model="")
+    words = ["lab-tui", "up", "-m", spec.model, "-i", str(spec.instances), "-p", str(spec.parallel)]
+    for option, value, usual in (
+        ("--base-port", spec.base_port, default.base_port),
+        ("--front-port", spec.front_port, default.front_port),
+        ("--host", spec.host, default.host),
+    ):
+        if value != usual:
+            words += [option, str(value)]
+    if spec.extra_args:
+        words += ["--", *spec.extra_args]
+    return shlex.join(words)
+
+
+class FleetCommands(LabScreen):
+    """Start, stop and restart."""
+
+    def selected_instance(self) -> InstanceView | None:
+        """The instance that single commands are for."""
+        raise NotImplementedError
+
+    def act_start(self) -> None:
+        """Start the selected instance."""
+        view = self._instance()
+        if view is None:
+            return
+        if view.state not in (*ASLEEP, InstanceState.BACKOFF):
+            self.status.say(f"instance {view.index} is {view.state} already")
+            return
+        self.send(f"lab-tui start {view.index}", self.lab.client.instance(view.index, "start"))
+
+    def act_stop(self) -> None:
+        """Stop the selected instance, after a question."""
+        view = self._instance()
+        if view is None:
+            return
+        if view.state is InstanceState.STOPPED:
+            self.status.say(f"instance {view.index} is stopped already")
+            return
+        self._ask_instance(view, "stop", "Stop")
+
+    def act_restart(self) -> None:
+        """Restart the selected instance, after a question."""
+        view = self._instance()
+        if view is not None:
+            self._ask_instance(view, "restart", "Restart")
+
+    def _instance(self) -> InstanceView | None:
+        view = self.selected_instance()
+        if view is None:
+            self.status.say("no instance is selected: u starts a fleet", False)
+        return view
+
+    def _ask_instance(self, view: InstanceView, verb: str, title: str) -> None:
+        command = f"lab-tui {verb} {view.index}"
+        self.ask(
+            f"{title} instance {view.index}?",
+            f"llama-server on port {view.port}, {view.state}. {streams_on((view,))}",
+            title,
+            command,
+            lambda: self.lab.client.instance(view.index, verb),
+        )
+
+    def ask(self, title: str, text: str, yes: str, command: str, work: Any) -> None:
+        """Ask, then send what ``work()`` makes."""
+
+        def answered(sure: bool | None) -> None:
+            if sure:
+                self.send(command, work())
+
+        self.app.push_screen(ConfirmDialog(title, text, yes, command), answered)
+
+    def act_start_all(self) -> None:
+        """Start every instance that is not running; without a fleet, ask for one."""
+        snapshot = self.lab.snapshot
+        if snapshot is None or snapshot.fleet is None or not snapshot.instances:
+            self.act_up()
+            return
+        asleep = [view.index for view in snapshot.instances if view.state in ASLEEP]
+        if asleep:
+            self.send(up_command(snapshot.fleet), self.lab.client.up(snapshot.fleet))
+        else:
+            self.status.say("every instance runs already")
+
+    def act_stop_all(self) -> None:
+        """Stop the fleet, after a question."""
+        snapshot = self.lab.snapshot
+        if snapshot is None or not snapshot.instances:
+            self.status.say("nothing to stop: no fleet runs")
+            return
+        front = f" and the front {snapshot.front.url}" if snapshot.front.url else ""
+        text = f"{fmt.plural(len(snapshot.instances), 'instance')}{front}. {streams_on(snapshot.instances)}"
+        if snapshot.sweep is not None:
+            text += f"\nThe running sweep {snapshot.sweep.name} uses them."
+        self.ask("Stop the whole fleet?", text, "Stop all", "lab-tui down", self.lab.client.down)
+
+    def act_up(self) -> None:
+        """Ask for a model and start a fleet."""
+        from lab_tui.ui.screens.up import UpForm
+
+        def answered(spec: FleetSpec | None) -> None:
+            if spec is not None:
+                self.status.done(up_command(spec), 0)
+
+        self.app.push_screen(UpForm(self.lab.client, self.lab.settings, self.lab.snapshot), answered)
+
+    def open_instance(self, view: InstanceView) -> None:
+        """One instance in full."""
+        from lab_tui.ui.screens.instance import InstanceScreen
+
+        self.app.push_screen(InstanceScreen(view.index))
+
+
+class QueueCommands(FleetCommands):
+    """New, pause, skip, abort, sooner."""
+
+    past: tuple[SweepView, ...] = ()  # finished sweeps, newest first
+
+    def selected_sweep(self) -> SweepView | None:
+        """The sweep that single commands are for."""
+        raise NotImplementedError
+
+    def open_sweep(self, view: SweepView) -> None:
+        """One sweep in full."""
+        from lab_tui.ui.screens.sweep import SweepScreen
+
+        self.app.push_screen(SweepScreen(view.id))
+
+    def act_new_sweep(self) -> None:
+        """Ask what to sweep and queue it."""
+        from lab_tui.ui.screens.new_sweep import NewSweepForm
+
+        def answered(result: tuple[SweepView, str] | None) -> None:
+            if result is not None:
+                self.status.done(result[1], 0)
+
+        self.app.push_screen(NewSweepForm(self.lab.client, self.lab.settings, self.lab.snapshot), answered)
+
+    def act_pause(self) -> None:
+        """Pause the queue, or let it go on."""
+        paused = self.lab.snapshot is not None and self.lab.snapshot.queue_paused
+        verb = "resume" if paused else "pause"
+        self.send(f"lab-tui queue {verb}", self.lab.client.queue(verb))
+
+    def act_skip(self) -> None:
+        """Skip the cell that is measured now, after a question: what it measured is lost."""
+        sweep = self.lab.snapshot.sweep if self.lab.snapshot else None
+        if sweep is None:
+            self.status.say("no cell is being measured")
+            return
+        self.ask(
+            "Skip this cell?",
+            f"{sweep.now or 'The cell'} stays without a result; sweep {sweep.name} goes on with the next.",
+            "Skip",
+            "lab-tui queue skip",
+            lambda: self.lab.client.queue("skip"),
+        )
+
+    def act_abort(self) -> None:
+        """Take the selected sweep out of the queue, after a question."""
+        sweep = self.selected_sweep()
+        waiting = self.lab.snapshot.queue if self.lab.snapshot else ()
+        if sweep is None or sweep.id not in {view.id for view in waiting}:
+            self.status.say("select a sweep that runs or waits (pane 4) to abort it", False)
+            return
+        running = sweep.status is SweepStatus.RUNNING
+        load = self.lab.snapshot.load if self.lab.snapshot else None
+        streams = (
+            f" {fmt.plural(load.in_flight, 'stream')} of it will be cut off." if running and load else ""
+        )
+        kept = f"{fmt.plural(sweep.cells_measured, 'measured cell')} will be kept."
+        self.ask(
+            f"{'Abort' if running else 'Remove'} sweep {sweep.name} (#{sweep.id})?",
+            f"{sweep.cells_total} cells, {sweep.status}.{streams} {kept}",
+            "Abort" if running else "Remove",
+            f"lab-tui queue remove {sweep.id}",
+            lambda: self.lab.client.remove(sweep.id),
+        )
+
+    def act_sooner(self) -> None:
+        """Put the selected waiting sweep next."""
+        sweep = self.selected_sweep()
+        if sweep is None or sweep.status is not SweepStatus.QUEUED:
+            self.status.say("select a waiting sweep (pane 4) to put it next", False)
+            return
+        self.send(f"lab-tui queue move {sweep.id} 1", self.lab.client.move(sweep.id, 1))
+
+    @work(group="past", exclusive=True)
+    async def load_past(self) -> None:
+        """Bring in the finished sweeps; without an engine the ones that are known stay."""
+        try:
+            views = await self.lab.client.sweeps()
+        except LabError:
+            return
+        final = (SweepStatus.DONE, SweepStatus.FAILED, SweepStatus.ABORTED)
+        self.past = tuple(view for view in views if view.status in final)
+        self.redraw()

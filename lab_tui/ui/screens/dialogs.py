@@ -1,0 +1,148 @@
+"""Questions before something is stopped. The harmless answer has the focus."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Button, Static
+
+from lab_tui.client import EngineClient
+from lab_tui.model import InstanceState, InstanceView, LabError, Snapshot
+from lab_tui.ui import format as fmt
+
+ASLEEP = (InstanceState.STOPPED, InstanceState.FAILED)
+
+
+class ConfirmDialog(ModalScreen[bool]):
+    """Asks whether to go on; dismissed with True only on an explicit yes."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape,n,q", "answer(False)", "Cancel"),
+        ("y", "answer(True)", "Yes"),
+        ("left,right,tab,shift+tab", "app.focus_next"),
+    ]
+
+    def __init__(self, title: str, text: str, yes: str, command: str = "") -> None:
+        super().__init__()
+        self._title, self._text, self._yes, self._command = title, text, yes, command
+
+    def compose(self) -> ComposeResult:
+        """What will happen, the command that does it, and two buttons."""
+        with Vertical(classes="dialog") as box:
+            box.border_title = self._title.replace("[", r"\[")
+            yield Static(self._text, markup=False, classes="text")
+            if self._command:
+                yield Static(f"$ {self._command}", markup=False, classes="command")
+            with Horizontal(classes="buttons"):
+                yield Button("Cancel (n)", id="cancel", compact=True)
+                yield Button(f"{self._yes} (y)", id="yes", variant="error", compact=True)
+
+    def on_mount(self) -> None:
+        """An enter too many must stop nothing."""
+        self.query_one("#cancel", Button).focus()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Answer by mouse or enter."""
+        self.action_answer(event.button.id == "yes")
+
+    def action_answer(self, yes: bool) -> None:
+        """Close with the answer."""
+        self.dismiss(yes)
+
+
+class QuitDialog(ModalScreen[None]):
+    """Leaves the screen: detached, which is the default, or with everything stopped first."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape,n", "stay", "Stay"),
+        ("q,d", "detach", "Detach"),
+        ("left,shift+tab", "app.focus_previous"),
+        ("right,tab", "app.focus_next"),
+    ]
+
+    def __init__(self, snapshot: Snapshot, client: EngineClient) -> None:
+        super().__init__()
+        self._snapshot, self._client = snapshot, client
+
+    def compose(self) -> ComposeResult:
+        """What runs, and the three ways on."""
+        with Vertical(classes="dialog") as box:
+            box.border_title = "Leave"
+            yield Static(_at_work(self._snapshot), markup=False, classes="text")
+            yield Static("", markup=False, id="outcome")
+            with Horizontal(classes="buttons"):
+                yield Button("Detach, all goes on (q)", id="detach", variant="primary", compact=True)
+                yield Button("Stop everything", id="stop", variant="error", compact=True)
+                yield Button("Stay", id="stay", compact=True)
+
+    def on_mount(self) -> None:
+        """Detaching is what a user means who just wants to leave."""
+        self.query_one("#detach", Button).focus()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Go the way that was chosen."""
+        if event.button.id == "detach":
+            self.action_detach()
+        elif event.button.id == "stay":
+            self.action_stay()
+        else:
+            self._stop()
+
+    def action_detach(self) -> None:
+        """Leave; the engine goes on."""
+        self.app.exit(0)
+
+    def action_stay(self) -> None:
+        """Close the question."""
+        self.dismiss()
+
+    @work(group="calls", exclusive=True)
+    async def _stop(self) -> None:
+        outcome = self.query_one("#outcome", Static)
+        for button in self.query(Button):
+            button.disabled = button.id != "detach"
+        outcome.update("… $ lab-tui engine stop")
+        try:
+            await self._client.stop_engine()
+        except LabError as error:
+            outcome.update(f"✖ {error}")
+            for button in self.query(Button):
+                button.disabled = False
+        else:
+            self.app.exit(0)
+
+
+def streams_on(views: tuple[InstanceView, ...]) -> str:
+    """How many streams a stop would end, or that this is not known."""
+    views = tuple(view for view in views if view.state not in ASLEEP)
+    if not views:
+        return "Nothing is running there."
+    unknown = sum(view.busy is None for view in views)
+    busy = sum(view.busy or 0 for view in views)
+    if unknown == len(views):
+        return "How many streams are on it is not known."
+    text = f"{fmt.plural(busy, 'stream')} on it will be cut off." if busy else "No stream is on it."
+    return f"{text} (Of {fmt.plural(unknown, 'instance')} this is not known.)" if unknown else text
+
+
+def _at_work(snapshot: Snapshot) -> str:
+    """What goes on in the engine, in words."""
+    awake = tuple(view for view in snapshot.instances if view.state not in ASLEEP)
+    parts = []
+    if awake:
+        busy = sum(view.busy or 0 for view in awake)
+        streams = fmt.plural(busy, "stream") if busy else "no stream"
+        parts.append(f"{fmt.plural(len(awake), 'instance')} with {streams} on them")
+    if snapshot.sweep is not None:
+        parts.append(f"sweep {snapshot.sweep.name}")
+    waiting = len(snapshot.queue) - (snapshot.sweep is not None)
+    if waiting > 0:
+        parts.append(f"{fmt.plural(waiting, 'sweep')} waiting")
+    return (
+        f"At work: {', '.join(parts) or 'a load'}.\nDetached, all of it goes on; `lab-tui` comes back to it."
+    )

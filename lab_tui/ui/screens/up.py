@@ -1,0 +1,84 @@
+"""The form that starts a fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import msgspec
+from textual import work
+from textual.widget import Widget
+from textual.widgets import Input
+
+from lab_tui import config
+from lab_tui.client import EngineClient
+from lab_tui.config import Settings
+from lab_tui.model import FleetSpec, LabError, Snapshot
+from lab_tui.ui.screens.form import Field, Form, entry
+
+
+def usual_fleet(settings: Settings, snapshot: Snapshot | None) -> FleetSpec:
+    """The fleet that runs or ran last, else the one of the settings."""
+    if snapshot is not None and snapshot.fleet is not None:
+        return snapshot.fleet
+    return config.fleet_spec(settings, settings.serve.model)
+
+
+class UpForm(Form[FleetSpec]):
+    """Model, instances, slots and ports."""
+
+    TITLE = "Start a fleet"
+
+    def __init__(self, client: EngineClient, settings: Settings, snapshot: Snapshot | None) -> None:
+        super().__init__()
+        self._client = client
+        self._usual = usual_fleet(settings, snapshot)
+
+    def fields(self) -> Iterator[Widget]:
+        """What most people change; the rest is in the settings and ``lab-tui up``."""
+        usual = self._usual
+        yield Field("model", entry(usual.model, "model", "path of a GGUF file"))
+        yield Field("instances", entry(usual.instances, "instances"), "llama-server processes")
+        yield Field("slots each", entry(usual.parallel, "parallel"), "streams at once in each")
+        yield Field("context", entry(usual.ctx_per_slot, "context"), "tokens a slot")
+        yield Field("first port", entry(usual.base_port, "base_port"), "each next instance one higher")
+        yield Field("front port", entry(usual.front_port, "front_port"), "nginx: what clients use")
+        yield Field("host", entry(usual.host, "host"), "0.0.0.0 opens it to other machines")
+
+    def on_mount(self) -> None:
+        """Without a model in the settings, the engine knows one."""
+        if not self._usual.model:
+            self._load()
+
+    @work(group="presets", exclusive=True)
+    async def _load(self) -> None:
+        try:
+            presets = await self._client.presets()
+        except LabError as error:
+            self.problem(str(error))
+            return
+        model = self.query_one("#model", Input)
+        if presets and not model.value:
+            model.value = next(iter(presets.values())).fleet.model
+
+    def submit(self) -> Coroutine[Any, Any, FleetSpec]:
+        """Ask the engine for this fleet."""
+        spec = msgspec.structs.replace(
+            self._usual,
+            model=self.path("model"),
+            instances=self.number("instances", "instances", 1, 64),
+            parallel=self.number("parallel", "slots each", 1, 256),
+            ctx_per_slot=self.number("context", "context", 64, 1 << 24),
+            base_port=self.number("base_port", "first port", 1, 65535),
+            front_port=self.number("front_port", "front port", 1, 65535),
+            host=self.text("host"),
+        )
+        if not spec.model:
+            raise LabError("model: nothing is given", "`lab-tui models list` shows what there is")
+        if not spec.host:
+            raise LabError("host: nothing is given", "127.0.0.1 is this machine alone")
+        return self._send_spec(spec)
+
+    async def _send_spec(self, spec: FleetSpec) -> FleetSpec:
+        await self._client.up(spec)
+        return spec

@@ -1,0 +1,94 @@
+"""The readings of the last hour as a viewer holds them, ready to be drawn in columns."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from lab_tui.model import History, Snapshot
+
+KEEP = 3600  # seconds
+
+Value = float | None
+
+
+class Series:
+    """Readings by name, one a second, the newest last. Seconds without one are unknown."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, deque[tuple[int, Value]]] = {}
+        self.newest = 0  # unix second of the newest reading
+
+    def load(self, history: History) -> None:
+        """Take over what the engine kept; what came in since stays."""
+        fresh = self._rows
+        self._rows = {}
+        for name, values in history.series.items():
+            for time, value in zip(history.time, values, strict=True):
+                self.add(name, time, value)
+        for name, row in fresh.items():
+            for second, value in row:
+                self.add(name, second, value)
+
+    def append(self, snapshot: Snapshot) -> None:
+        """Add what a snapshot tells."""
+        time, load = snapshot.time, snapshot.load
+        self.add("tps", time, total_tps(snapshot))
+        self.add("ttft_p95_ms", time, load.ttft_p95_ms if load else None)
+        self.add("cpu_pct", time, snapshot.host.cpu_pct)
+        self.add("streams", time, streams(snapshot))
+        for instance in snapshot.instances:
+            self.add(f"tps.{instance.index}", time, instance.tps)
+
+    def add(self, name: str, time: float, value: Value) -> None:
+        """Add one reading; a second that has one already takes the later. Older ones are dropped."""
+        row = self._rows.setdefault(name, deque(maxlen=KEEP))
+        second = int(time)
+        self.newest = max(self.newest, second)
+        if row and row[-1][0] == second:
+            row[-1] = (second, value)
+        elif not row or row[-1][0] < second:
+            row.append((second, value))
+
+    def columns(self, name: str, width: int, step: int = 1) -> list[Value]:
+        """The last ``width`` columns of ``step`` seconds each, every one the mean of what it holds.
+
+        A single empty column between two known ones is jitter of the clock, not a gap, and takes
+        its neighbour's value.
+        """
+        if width <= 0:
+            return []
+        last = self.newest // step
+        sums: list[list[float]] = [[] for _ in range(width)]
+        for second, value in reversed(self._rows.get(name, ())):
+            column = width - 1 - (last - second // step)
+            if column < 0:
+                break
+            if value is not None:
+                sums[column].append(value)
+        means: list[Value] = [sum(held) / len(held) if held else None for held in sums]
+        for place in range(1, width - 1):
+            if means[place] is None and sums[place - 1] and means[place + 1] is not None:
+                means[place] = means[place - 1]
+        return means
+
+
+def total_tps(snapshot: Snapshot) -> Value:
+    """All output tokens a second: the load's own count, else what the instances report."""
+    if snapshot.load is not None:
+        return snapshot.load.tps
+    known = [instance.tps for instance in snapshot.instances if instance.tps is not None]
+    return sum(known) if known else None
+
+
+def streams(snapshot: Snapshot) -> int | None:
+    """Requests in flight: the load's own count, else busy slots."""
+    if snapshot.load is not None:
+        return snapshot.load.in_flight
+    known = [instance.busy for instance in snapshot.instances if instance.busy is not None]
+    return sum(known) if known else None
+
+
+def waiting(snapshot: Snapshot) -> int | None:
+    """Requests that wait inside the instances."""
+    known = [instance.queue for instance in snapshot.instances if instance.queue is not None]
+    return sum(known) if known else None

@@ -1,0 +1,215 @@
+"""A list of text lines, one row of cells each, that repaints only the rows that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.segment import Segment
+from textual import events
+from textual.binding import BindingType
+from textual.content import Content
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.style import Style
+
+NEAR = 12  # unchanged cells between two changes that cost less to send than another move of the cursor
+
+
+def changes(old: Content, new: Content) -> list[tuple[int, int]]:
+    """Where two lines differ, as (column, width): only that is sent over the wire."""
+    before, now = _cells(old), _cells(new)
+    whole = max(len(before), len(now), 1)
+    if old.cell_length != len(before) or new.cell_length != len(now):
+        return [(0, max(old.cell_length, new.cell_length, 1))]  # wide characters: columns are not places
+    blank: tuple[str, tuple[object, ...]] = (" ", ())
+    before += [blank] * (whole - len(before))
+    now += [blank] * (whole - len(now))
+    runs: list[tuple[int, int]] = []
+    for place in range(whole):
+        if before[place] != now[place]:
+            if runs and place - runs[-1][1] <= NEAR:
+                runs[-1] = (runs[-1][0], place + 1)
+            else:
+                runs.append((place, place + 1))
+    return [(start, end - start) for start, end in runs]
+
+
+def _cells(line: Content) -> list[tuple[str, tuple[object, ...]]]:
+    """Each character with its styles."""
+    text = line.plain
+    styles: list[tuple[object, ...]] = [()] * len(text)
+    for start, end, style in line.spans:
+        end = min(end, len(text))
+        styles[start:end] = [(*held, style) for held in styles[start:end]]
+    return list(zip(text, styles, strict=True))
+
+
+class LineList(ScrollView, can_focus=True):
+    """Lines of which some stand for things that can be selected.
+
+    DataTable sends a whole region again for one changed cell; over SSH that is what counts, so
+    live values are drawn here.
+    """
+
+    ALLOW_SELECT = False
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--cursor"}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("up,k", "cursor(-1)"),
+        ("down,j", "cursor(1)"),
+        ("pageup", "cursor(-10)"),
+        ("pagedown", "cursor(10)"),
+        ("home,g", "cursor(-100000)"),
+        ("end,G", "cursor(100000)"),
+    ]
+
+    class Moved(Message):
+        """Another line is selected."""
+
+        def __init__(self, lines: LineList, key: str) -> None:
+            super().__init__()
+            self.lines = lines
+            self.key = key
+
+        @property
+        def control(self) -> LineList:
+            """Where it happened."""
+            return self.lines
+
+    class Opened(Moved):
+        """A line was clicked twice."""
+
+    class Resized(Message):
+        """There is room for other lines."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._lines: tuple[Content, ...] = ()
+        self._keys: tuple[str | None, ...] = ()
+        self._selected: str | None = None
+        self._parsed: dict[str, Style] = {}
+
+    @property
+    def selected(self) -> str | None:
+        """The key of the selected line; None when none can be selected."""
+        return self._selected
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """The lines as they are shown, without colour."""
+        return tuple(line.plain for line in self._lines)
+
+    def show(self, lines: Sequence[Content], keys: Sequence[str | None] = ()) -> None:
+        """Show ``lines``; ``keys`` names those that can be selected, None those that cannot."""
+        before = self._lines
+        self._lines = tuple(lines)
+        self._keys = tuple(keys) or (None,) * len(self._lines)
+        self._keep_selection()
+        if len(before) != len(self._lines):
+            self.virtual_size = Size(0, len(self._lines))
+            self.refresh()
+            return
+        top = self.scroll_offset.y
+        for place, (old, new) in enumerate(zip(before, self._lines, strict=True)):
+            if top <= place < top + self.size.height and not old.is_same(new):
+                self.refresh(*(Region(x, place - top, width, 1) for x, width in changes(old, new)))
+
+    def select(self, key: str) -> None:
+        """Select the line of ``key`` when it is there."""
+        if key in self._keys and key != self._selected:
+            self._repaint_selected()
+            self._selected = key
+            self._repaint_selected()
+            self.post_message(self.Moved(self, key))
+            self._reveal()
+
+    def action_cursor(self, by: int) -> None:
+        """Move the selection; without anything to select, scroll."""
+        choices = [key for key in self._keys if key is not None]
+        if not choices:
+            self.scroll_relative(y=by, animate=False)
+            return
+        place = choices.index(self._selected) if self._selected in choices else 0
+        self.select(choices[min(max(place + by, 0), len(choices) - 1)])
+
+    def on_click(self, event: events.Click) -> None:
+        """Select by mouse; a second click opens."""
+        place = event.y + self.scroll_offset.y
+        key = self._keys[place] if 0 <= place < len(self._keys) else None
+        if key is None:
+            return
+        self.select(key)
+        if event.chain == 2:
+            self.post_message(self.Opened(self, key))
+
+    def on_resize(self) -> None:
+        """What fits is another matter now."""
+        self.post_message(self.Resized())
+
+    def on_focus(self) -> None:
+        """The selected line looks different with focus."""
+        self._repaint_selected()
+
+    def on_blur(self) -> None:
+        """The selected line looks different without focus."""
+        self._repaint_selected()
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the list."""
+        place = y + self.scroll_offset.y
+        width = self.size.width
+        style = self.visual_style
+        if place >= len(self._lines):
+            return Strip.blank(width, style.rich_style)
+        line = self._lines[place]
+        if self._selected is not None and self._keys[place] == self._selected:
+            line = Content(">").append(line[1:]) if line.plain.startswith(" ") else line
+            style = self.get_visual_style("lines--cursor")
+            if self.has_focus and self.app.theme.startswith("ansi-"):
+                style = style + Style(reverse=True)
+                line = Content(line.plain)
+        segments = [
+            Segment(text, part.rich_style)
+            for text, part in line.render(style, end="", parse_style=self._parse)
+        ]
+        return Strip(segments).adjust_cell_length(width, style.rich_style)
+
+    def _parse(self, style: str | Style) -> Style:
+        """A style by its words, in the colours of the theme."""
+        if isinstance(style, Style):
+            return style
+        found = self._parsed.get(style)
+        if found is None:
+            found = self._parsed[style] = Style.parse(style)
+        return found
+
+    def notify_style_update(self) -> None:
+        """Another theme has other colours."""
+        self._parsed.clear()
+        super().notify_style_update()
+
+    def _keep_selection(self) -> None:
+        """Hold on to the selected key; when it went, take the first there is."""
+        if self._selected is not None and self._selected in self._keys:
+            return
+        first = next((key for key in self._keys if key is not None), None)
+        if first != self._selected:
+            self._selected = first
+            self.refresh()
+            if first is not None:
+                self.post_message(self.Moved(self, first))
+
+    def _reveal(self) -> None:
+        """Scroll so that the selected line is seen."""
+        place = self._keys.index(self._selected)
+        top, height = self.scroll_offset.y, self.size.height
+        if place < top:
+            self.scroll_to(y=place if place > 1 else 0, animate=False)
+        elif height and place >= top + height:
+            self.scroll_to(y=place - height + 1, animate=False)
+
+    def _repaint_selected(self) -> None:
+        if self._selected is not None and self._selected in self._keys:
+            self.refresh_line(self._keys.index(self._selected))

@@ -1,0 +1,399 @@
+"""Every action by key, some by palette and mouse, and what --read-only says to them."""
+
+from __future__ import annotations
+
+import pytest
+from textual.command import CommandPalette
+from textual.widgets import Button, Input, Select
+
+from lab_tui.model import FleetSpec, LabError, SweepSpec, SweepStatus
+from lab_tui.ui.actions import BY_NAME, CHANGES
+from lab_tui.ui.screens.dialogs import ConfirmDialog, QuitDialog
+from lab_tui.ui.screens.help import HelpScreen
+from lab_tui.ui.screens.instance import InstanceScreen
+from lab_tui.ui.screens.new_sweep import NewSweepForm
+from lab_tui.ui.screens.overview import OverviewScreen
+from lab_tui.ui.screens.sweep import CellScreen, SweepScreen
+from lab_tui.ui.screens.up import UpForm
+from tests.ui.fake import FLEET, FakeClient, empty, snapshot, sweep_view
+from tests.ui.helpers import Lab, lab, until
+
+
+async def question(shown: Lab) -> ConfirmDialog:
+    dialog: ConfirmDialog = await shown.on(ConfirmDialog)
+    assert dialog.focused is dialog.query_one("#cancel", Button)
+    return dialog
+
+
+def words(dialog: ConfirmDialog) -> str:
+    return " ".join(str(node.render()) for node in dialog.query("Static"))
+
+
+async def test_start() -> None:
+    async with lab() as shown:
+        await shown.press("s")
+        await shown.says("instance 0 is ready already")
+        await shown.press("down", "down", "down", "s")
+        await shown.called("start", 3)
+        await shown.says("$ lab-tui start 3")
+
+
+@pytest.mark.parametrize(("key", "verb"), [("x", "stop"), ("r", "restart")])
+async def test_stop_and_restart_ask_and_name_the_streams(key: str, verb: str) -> None:
+    async with lab() as shown:
+        await shown.press(key)
+        dialog = await question(shown)
+        assert "16 streams on it will be cut off" in words(dialog)
+        assert f"lab-tui {verb} 0" in words(dialog)
+        await shown.press("enter")
+        await shown.on(OverviewScreen)
+        assert not shown.client.calls
+        await shown.press(key)
+        await question(shown)
+        await shown.press("y")
+        await shown.called(verb, 0)
+        await shown.says(f"$ lab-tui {verb} 0")
+
+
+async def test_stop_all() -> None:
+    async with lab() as shown:
+        await shown.press("X")
+        dialog = await question(shown)
+        assert "4 instances" in words(dialog)
+        assert "32 streams" in words(dialog)
+        await shown.press("tab", "enter")
+        await shown.called("down")
+
+
+async def test_start_all() -> None:
+    async with lab() as shown:
+        await shown.press("S")
+        await shown.called("up", FLEET)
+        await shown.says("lab-tui up -m")
+
+
+async def test_refusals_are_shown() -> None:
+    async with lab() as shown:
+        shown.client.refusal = LabError("port 9000 is in use", "stop pid 7")
+        await shown.press("S")
+        await shown.says("port 9000 is in use: stop pid 7")
+
+
+async def test_up_form() -> None:
+    async with lab(FakeClient(empty())) as shown:
+        await shown.press("S")
+        form = await shown.on(UpForm)
+        form.query_one("#model", Input).value = "/m/a.gguf"
+        form.query_one("#instances", Input).value = "0"
+        await shown.press("ctrl+s")
+        await until(lambda: "whole number from 1 to 64" in str(form.query_one("#problem").render()))
+        form.query_one("#instances", Input).value = "3"
+        shown.client.refusal = LabError("no such model", "give another")
+        await shown.press("ctrl+s")
+        await until(lambda: "no such model: give another" in str(form.query_one("#problem").render()))
+        shown.client.refusal = None
+        await shown.press("ctrl+s")
+        await shown.on(OverviewScreen)
+        spec = shown.client.calls[-1][1]
+        assert isinstance(spec, FleetSpec)
+        assert (spec.model, spec.instances, spec.parallel) == ("/m/a.gguf", 3, 4)
+        await shown.says("lab-tui up -m /m/a.gguf -i 3 -p 4")
+
+
+async def test_new_sweep_form() -> None:
+    async with lab() as shown:
+        await shown.press("n")
+        form = await shown.on(NewSweepForm)
+        count = form.query_one("#count")
+        await until(lambda: "12 cells" in str(count.render()))
+        assert "4 model loads" in str(count.render())
+        assert form.query_one("#model", Input).value == FLEET.model
+        form.query_one("#preset", Select).value = "full"
+        await until(lambda: "308 cells" in str(count.render()))
+        form.query_one("#concurrency", Input).value = "0"
+        await until(lambda: "concurrency" in str(count.render()))
+        form.query_one("#concurrency", Input).value = "1,2"
+        form.query_one("#others", Input).value = "batch=512,2048"
+        await until(lambda: "112 cells" in str(count.render()))
+        shown.client.refusal = LabError("axis batch: too big", "give less")
+        await shown.press("ctrl+s")
+        await until(lambda: "axis batch: too big: give less" in str(form.query_one("#problem").render()))
+        shown.client.refusal = None
+        await shown.press("ctrl+s")
+        await shown.on(OverviewScreen)
+        spec = shown.client.calls[-1][1]
+        assert isinstance(spec, SweepSpec)
+        assert spec.name == "custom"
+        assert list(spec.axes) == ["batch", "instances", "parallel", "concurrency"] or spec.axes["batch"] == (
+            512,
+            2048,
+        )
+        await shown.says("lab-tui sweep")
+
+
+async def test_a_preset_is_sent_as_it_is() -> None:
+    async with lab() as shown:
+        await shown.press("n")
+        form = await shown.on(NewSweepForm)
+        await until(lambda: "12 cells" in str(form.query_one("#count").render()))
+        await shown.press("ctrl+s")
+        await shown.on(OverviewScreen)
+        assert shown.client.calls[-1][1].name == "quick"
+        await shown.says("--preset quick")
+
+
+async def test_escape_leaves_a_form() -> None:
+    async with lab() as shown:
+        await shown.press("n")
+        await shown.on(NewSweepForm)
+        await shown.press("escape")
+        await shown.on(OverviewScreen)
+        assert not shown.client.calls
+
+
+async def test_pause_and_resume() -> None:
+    async with lab() as shown:
+        await shown.press("p")
+        await shown.called("queue", "pause")
+        shown.client.set(snapshot(seq=2, queue_paused=True))
+        await until(lambda: shown.app.snapshot and shown.app.snapshot.queue_paused)
+        await shown.press("p")
+        await shown.called("queue", "resume")
+        await shown.says("$ lab-tui queue resume")
+
+
+async def test_skip_abort_and_sooner() -> None:
+    async with lab() as shown:
+        await shown.press("greater_than_sign")
+        assert "8×32 c=256" in words(await question(shown))
+        await shown.press("y")
+        await shown.called("queue", "skip")
+        await shown.press("4", "a")
+        dialog = await question(shown)
+        assert "1,021 streams" in words(dialog)
+        assert "41 measured cells will be kept" in words(dialog)
+        await shown.press("y")
+        await shown.called("remove", 7)
+        await shown.press("down", "less_than_sign")
+        await shown.called("move", 8, 1)
+
+
+async def test_panes_by_key_tab_and_mouse() -> None:
+    async with lab() as shown:
+        for number in ("3", "5", "1"):
+            await shown.press(number)
+            await until(lambda number=number: shown.overview.focused_pane().number == int(number))  # type: ignore[misc]
+        await shown.press("tab")
+        await until(lambda: shown.overview.focused_pane().number == 2)
+        await shown.press("shift+tab", "shift+tab")
+        await until(lambda: shown.overview.focused_pane().number == 5)
+        await shown.pilot.click("#queue", offset=(5, 1))
+        await until(lambda: shown.overview.focused_pane().number == 4)
+        assert shown.overview.queue.selected == "8"
+
+
+async def test_zoom() -> None:
+    async with lab() as shown:
+        await shown.press("5", "z")
+        visible = [pane.number for pane in shown.overview.panes() if pane.display]
+        assert visible == [5]
+        await shown.press("2")
+        assert [pane.number for pane in shown.overview.panes() if pane.display] == [2]
+        await until(lambda: len(shown.overview.throughput.plain) > 10)
+        await shown.press("escape")
+        assert all(pane.display for pane in shown.overview.panes())
+
+
+async def test_logs_takes_the_whole_screen() -> None:
+    async with lab() as shown:
+        await shown.press("l")
+        assert [pane.number for pane in shown.overview.panes() if pane.display] == [5]
+
+
+async def test_filter() -> None:
+    async with lab() as shown:
+        await shown.press("slash")
+        await shown.press(*"fail")
+        await until(lambda: len(shown.overview.instances.plain) == 2)
+        await shown.press("enter")
+        assert "✖ failed" in shown.overview.instances.plain[1]
+        await shown.press("escape")
+        await until(lambda: len(shown.overview.instances.plain) == 5)
+        log = shown.overview.log_tail
+        await until(lambda: log.lines)
+        await shown.press("5", "slash")
+        await shown.press(*"line 39")
+        await until(lambda: len(log.lines) == 1)
+        await shown.press("enter", "right_square_bracket")
+        await until(lambda: log.lines == ["[nginx] line 39: slot 0 released, n_tokens = 128"])
+        await shown.press("escape")
+        await until(lambda: len(log.lines) == 40)
+
+
+async def test_open_an_instance_and_come_back() -> None:
+    async with lab() as shown:
+        await shown.press("enter")
+        screen = await shown.on(InstanceScreen)
+        await until(lambda: any("9000" in line for line in screen.facts.plain))
+        await until(lambda: any("--port 9000" in line for line in screen.command.plain))
+        await until(lambda: screen.log_tail.lines)
+        await shown.press("x")
+        await question(shown)
+        await shown.press("y")
+        await shown.called("stop", 0)
+        await shown.press("3", "z", "z", "slash", "x", "escape", "y", "escape")
+        await shown.on(OverviewScreen)
+
+
+async def test_open_a_sweep_and_a_cell() -> None:
+    async with lab(size=(120, 40)) as shown:
+        await shown.press("4", "enter")
+        screen = await shown.on(SweepScreen)
+        await until(lambda: screen.table.row_count == 24)
+        await until(lambda: any("776.0" in line for line in screen.heat.plain))
+        await shown.press("enter")
+        await shown.on(CellScreen)
+        await shown.press("escape")
+        await shown.on(SweepScreen)
+        await shown.press("slash", *"c=64", "enter")
+        await until(lambda: screen.table.row_count == 6)
+        await shown.press("escape")
+        await until(lambda: screen.table.row_count == 24)
+        await shown.press("y", "1", "2", "t")
+        await until(lambda: str(screen.plot.render()).startswith(" tok/s of one stream"))
+        await shown.press("z", "z", "escape")
+        await shown.on(OverviewScreen)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 50), (40, 10)])
+async def test_a_sweep_is_live_at_every_size(size: tuple[int, int]) -> None:
+    async with lab(size=size) as shown:
+        await shown.press("4", "enter")
+        screen = await shown.on(SweepScreen)
+        await until(lambda: screen.detail is not None)
+        more = sweep_view(cells_measured=42)
+        shown.client.set(snapshot(seq=2, sweep=more, queue=(more,)))
+        await until(lambda: screen.detail.view.cells_measured == 42)
+        done = sweep_view(cells_measured=308, status=SweepStatus.DONE)
+        shown.client.set(snapshot(seq=3, sweep=None, queue=()))
+        assert done
+        await shown.press("1", "2", "3", "escape")
+
+
+async def test_a_finished_sweep_can_be_opened() -> None:
+    client = FakeClient(snapshot(sweep=None, queue=()))
+    client.finished = [sweep_view(3, name="quick", status=SweepStatus.DONE)]
+    async with lab(client) as shown:
+        await until(lambda: shown.overview.queue.selected == "3")
+        await shown.press("4", "enter")
+        screen = await shown.on(SweepScreen)
+        await until(lambda: screen.table.row_count == 24)
+        await shown.press("a")
+        assert isinstance(shown.app.screen, SweepScreen)
+
+
+async def test_two_clicks_open() -> None:
+    async with lab() as shown:
+        await shown.pilot.click("#instances", offset=(10, 2), times=2)
+        screen = await shown.on(InstanceScreen)
+        assert screen.index == 1
+
+
+async def test_the_footer_can_be_clicked() -> None:
+    async with lab(size=(120, 24)) as shown:
+        footer = str(shown.overview.query_one("#footer").render())
+        await shown.pilot.click("#footer", offset=(footer.index("new sweep"), 0))
+        await shown.on(NewSweepForm)
+
+
+async def test_help() -> None:
+    async with lab() as shown:
+        await shown.press("question_mark")
+        await shown.on(HelpScreen)
+        await shown.press("escape")
+        await shown.on(OverviewScreen)
+
+
+@pytest.mark.parametrize("key", ["colon", "ctrl+p"])
+async def test_palette(key: str) -> None:
+    async with lab() as shown:
+        await shown.press(key)
+        palette = await shown.on(CommandPalette)
+        await shown.press(*"pause")
+        await until(lambda: palette.query_one("OptionList").option_count >= 1)
+        await shown.pilot.pause(0.2)
+        await shown.press("enter")
+        await until(lambda: ("queue", "pause") in shown.client.calls)
+
+
+async def test_tick() -> None:
+    async with lab() as shown:
+        await shown.press("plus")
+        await until(lambda: shown.app.tick_s == 0.5)
+        await shown.press("minus", "minus")
+        await until(lambda: shown.app.tick_s == 2.0)
+
+
+async def test_freeze_goes_on_collecting() -> None:
+    async with lab() as shown:
+        await shown.press("space")
+        assert shown.app.frozen
+        shown.client.set(empty(seq=9))
+        await until(lambda: shown.app.latest and shown.app.latest.seq == 9)
+        assert shown.app.snapshot and shown.app.snapshot.seq == 1
+        await shown.press("space")
+        await until(lambda: shown.app.snapshot and shown.app.snapshot.seq == 9)
+
+
+async def test_copy() -> None:
+    async with lab() as shown:
+        await shown.press("y")
+        assert shown.app.clipboard.startswith("llama-server -m")
+        await shown.press("2", "y")
+        assert shown.app.clipboard == "http://127.0.0.1:8088"
+        await shown.press("4", "y")
+        assert shown.app.clipboard == "lab-tui results show 7"
+
+
+async def test_span() -> None:
+    async with lab() as shown:
+        await shown.press("t")
+        assert shown.overview.step == 5
+
+
+async def test_quit_asks_only_when_something_runs() -> None:
+    async with lab(FakeClient(empty())) as shown:
+        await shown.press("q")
+        await until(lambda: shown.app.return_code == 0 and not shown.app.is_running)
+    async with lab() as shown:
+        await shown.press("q")
+        dialog = await shown.on(QuitDialog)
+        assert dialog.focused is dialog.query_one("#detach", Button)
+        await shown.press("escape")
+        await shown.on(OverviewScreen)
+        await shown.press("q")
+        await shown.on(QuitDialog)
+        await shown.press("enter")
+        await until(lambda: not shown.app.is_running)
+        assert not shown.client.calls
+
+
+async def test_quit_and_stop_everything() -> None:
+    async with lab() as shown:
+        await shown.press("q")
+        await shown.on(QuitDialog)
+        await shown.press("tab", "enter")
+        await shown.called("stop_engine", False)
+        await until(lambda: not shown.app.is_running)
+
+
+async def test_read_only_refuses_everything_that_changes() -> None:
+    async with lab(read_only=True) as shown:
+        for name in sorted(CHANGES):
+            shown.overview.status.say("")
+            await shown.press(BY_NAME[name].keys)
+            await shown.says("read-only")
+            assert isinstance(shown.app.screen, OverviewScreen)
+        assert not shown.client.calls
+        await shown.press("q")
+        await until(lambda: not shown.app.is_running)

@@ -1,0 +1,253 @@
+"""The overview in its states and sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab_tui.model import InstanceState, LabError, SweepStatus
+from lab_tui.ui.screens.overview import OverviewScreen
+from lab_tui.ui.widgets import logtail
+from lab_tui.ui.widgets.header import HeaderLine
+from lab_tui.ui.widgets.pane import Pane
+from tests.ui.fake import FakeClient, cards, empty, gpu, instance, snapshot, sweep_view
+from tests.ui.helpers import Lab, lab, until
+
+SIZES = [(80, 24), (120, 40), (200, 50), (60, 16), (40, 10), (20, 5)]
+
+
+def header(shown: Lab) -> str:
+    return shown.app.screen.query_one(HeaderLine).plain
+
+
+def drawn(shown: Lab) -> str:
+    screen = shown.overview
+    lists = (screen.instances, screen.throughput, screen.gpus, screen.queue)
+    return "\n".join(line for held in lists for line in held.plain)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_draws_at_every_size(size: tuple[int, int]) -> None:
+    async with lab(FakeClient(snapshot(gpus=cards(14))), size) as shown:
+        await until(lambda: shown.overview.instances.plain)
+        for number in "12345":
+            await shown.press(number)
+            assert shown.overview.focused_pane().number == int(number)
+        shown.client.set(empty(seq=2))
+        await until(lambda: "no fleet" in header(shown) or size[0] < 40)
+
+
+async def test_shows_what_the_snapshot_says() -> None:
+    async with lab(size=(120, 40)) as shown:
+        for words in (
+            "● ready",
+            "◐ loading",
+            "✖ failed",
+            "port 9003 is in use by pid 811 (python3)",
+            "310 ms",
+            "1,021/1,024 streams",
+            "2 errors",
+            "86G/141G",
+            "▶ running",
+            "41/308",
+            "ETA 14m00s",
+            "best 8×32 c=256 1,198 ±1.4%",
+        ):
+            await until(lambda words=words: words in drawn(shown), words)  # type: ignore[misc]
+        assert "gpu1" in header(shown)
+        assert "front :8088 ● ready 2/4" in header(shown)
+        assert "sweep 41/308" in header(shown)
+
+
+async def test_unknown_is_never_zero() -> None:
+    unknown = instance(0, busy=None, queue=None, tps=None, rss_bytes=None, uptime_s=None)
+    state = snapshot(instances=(unknown,), load=None, gpus=(), gpu_reason="no driver")
+    async with lab(FakeClient(state), (120, 40)) as shown:
+        row = shown.overview.instances.plain[1]
+        assert " -/16 " in row
+        assert " 0 " not in row.replace(" 0 ●", "")
+        assert "N/A: no driver" in drawn(shown)
+        assert "p95 TTFT -" in drawn(shown)
+
+
+async def test_empty_panes_tell_what_to_do() -> None:
+    async with lab(FakeClient(empty())) as shown:
+        text = drawn(shown)
+        assert "Press u" in text
+        assert "Press n" in text
+        assert "N/A: no NVIDIA driver" in text
+        assert "CPU" in text
+
+
+async def test_cards() -> None:
+    async with lab(FakeClient(snapshot(gpus=cards(14))), (200, 50)) as shown:
+        await until(lambda: len(shown.overview.gpus.plain) == 15)
+        text = drawn(shown)
+        assert "13 H200 N/A: MIG is on" in text
+        assert "power_w: not supported" not in text.splitlines()[0]
+
+
+async def test_memory_that_fills_up_warns() -> None:
+    nearly = gpu(0, memory_used_bytes=139 * 2**30)
+    async with lab(FakeClient(snapshot(gpus=(nearly,)))) as shown:
+        assert "139G/141G" in drawn(shown)
+
+
+async def test_stale_readings_show_their_age() -> None:
+    async with lab(FakeClient(snapshot(instances=(instance(0, reading_age_s=7.0),)))) as shown:
+        assert "(7s old)" in shown.overview.instances.plain[1]
+
+
+async def test_says_when_nothing_arrives() -> None:
+    async with lab() as shown:
+        shown.client.silent = True
+        shown.app.arrived -= 10
+        await until(lambda: "stale" in header(shown))
+
+
+async def test_disconnected_and_back() -> None:
+    async with lab() as shown:
+        shown.client.gone = True
+        await until(lambda: "engine gone" in header(shown))
+        assert shown.overview.has_class("-gone")
+        assert "412.7" in drawn(shown)
+        shown.client.gone = False
+        await until(lambda: "engine gone" not in header(shown))
+        assert not shown.overview.has_class("-gone")
+
+
+async def test_no_engine_at_the_start() -> None:
+    client = FakeClient()
+    client.gone = True
+    async with lab(client, connected=False) as shown:
+        await until(lambda: "no engine" in header(shown))
+        await until(lambda: "lab-tui engine run" in drawn(shown))
+        client.gone = False
+        await until(lambda: "412.7" in drawn(shown))
+
+
+async def test_another_version_is_said_with_its_remedy() -> None:
+    client = FakeClient()
+
+    async def refuse() -> None:
+        raise LabError("the running engine is version 9", "`lab-tui engine stop`")
+
+    client.history = refuse  # type: ignore[method-assign,assignment]
+    async with lab(client, connected=False) as shown:
+        await until(lambda: "version 9" in drawn(shown))
+        assert "lab-tui engine stop" in drawn(shown)
+
+
+async def test_markup_in_data_is_plain_text() -> None:
+    bad = instance(0, InstanceState.FAILED, reason="[/red] [bold]no[/bold] \\[x")
+    client = FakeClient(
+        snapshot(instances=(bad,), sweep=None, queue=(sweep_view(name="[b]x", reason="[/]"),))
+    )
+    client.log_lines = ["[/tmp/x] [link=foo] \\[", "plain"]
+    async with lab(client) as shown:
+        assert "[/red] [bold]no[/bold]" in drawn(shown)
+        await until(lambda: shown.overview.log_tail.lines)
+        await shown.press("enter")
+        await shown.press("escape", "x")
+
+
+async def test_log_follows_the_selected_instance() -> None:
+    async with lab() as shown:
+        log = shown.overview.log_tail
+        await until(lambda: log.lines and log.lines[0].startswith("[0]"))
+        await shown.press("down")
+        await until(lambda: log.lines and log.lines[0].startswith("[1]"))
+        assert log.following
+        await shown.press("left_square_bracket")
+        await until(lambda: log.source == "0")
+        await shown.press("left_square_bracket")
+        await until(lambda: log.lines and log.lines[0].startswith("[engine]"))
+        assert "engine" in str(shown.overview.query_one("#pane-5", Pane).border_title)
+
+
+async def test_log_follow_never_fights_scrolling() -> None:
+    async with lab() as shown:
+        log = shown.overview.log_tail
+        await until(lambda: len(log.lines) == 40)
+        assert log.top == 40 - log.size.height
+        await shown.press("5", "up", "up")
+        assert not log.following
+        top = log.top
+        log.extend(["more"] * 50)
+        assert log.top == top
+        await shown.press("f")
+        assert log.following
+        assert log.top == 90 - log.size.height
+        await shown.press("g", "pagedown", "pageup")
+        assert log.top == 0
+        await shown.press("right", "left", "end")
+        assert log.following
+
+
+async def test_a_log_that_breaks_off_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logtail, "RETRY_S", 0.02)
+    client = FakeClient()
+    async with lab(client) as shown:
+        log = shown.overview.log_tail
+        await until(lambda: len(log.lines) == 40)
+        client.log_lines = [*client.log_lines, "after the break"]
+        client.log_ends = True
+        log.empty()
+        log._follow("0")
+        await until(lambda: log.lines and log.lines[-1].endswith("after the break"))
+        log.action_scroll_lines(-3)
+        client.log_lines = ["another"]
+        await shown.pilot.pause(0.3)
+        assert len(log.lines) >= 40
+        log.action_follow()
+        await until(lambda: log.lines == ["[0] another"])
+
+
+async def test_a_long_log_stays_bounded() -> None:
+    async with lab() as shown:
+        log = shown.overview.log_tail
+        await until(lambda: len(log.lines) == 40)
+        log.extend(f"line {number}" for number in range(99_960))
+        await shown.press("5", "up")
+        seen = log.lines[log.top]
+        log.extend(["last"])
+        assert log.total == 95_000
+        assert log.lines[log.top] == seen
+        log.filter("line 9995")
+        assert len(log.lines) == 11
+
+
+async def test_finished_sweeps_stay_in_reach() -> None:
+    client = FakeClient(snapshot(sweep=None, queue=()))
+    client.finished = [sweep_view(3, name="quick", status=SweepStatus.DONE)]
+    async with lab(client) as shown:
+        await until(lambda: any("✔ done" in line for line in shown.overview.queue.plain))
+
+
+async def test_a_large_fleet_scrolls_with_its_cursor() -> None:
+    views = tuple(instance(index) for index in range(64))
+    async with lab(FakeClient(snapshot(instances=views))) as shown:
+        held = shown.overview.instances
+        await until(lambda: len(held.plain) == 65)
+        await shown.press("end")
+        assert held.selected == "63"
+        await until(lambda: held.scroll_offset.y == 65 - held.size.height)
+        await shown.press("up", "home")
+        assert held.selected == "0"
+        await until(lambda: held.scroll_offset.y == 0)
+        shown.client.set(snapshot(seq=2, instances=views[:3]))
+        await until(lambda: len(held.plain) == 4)
+
+
+async def test_notices_are_said() -> None:
+    async with lab() as shown:
+        shown.client.set(snapshot(seq=2, notices=("the disk of the store is full",)))
+        await shown.says("the disk of the store is full")
+
+
+async def test_resize_while_running() -> None:
+    async with lab(size=(120, 40)) as shown:
+        for size in ((40, 10), (200, 50), (80, 24)):
+            await shown.pilot.resize_terminal(*size)
+            await shown.pilot.pause()
+        assert isinstance(shown.app.screen, OverviewScreen)
+        await until(lambda: all(pane.display for pane in shown.overview.panes()))

@@ -1,0 +1,155 @@
+"""Bars, series, axes, registry, share-out: what needs no screen."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab_tui.config import Settings, UiSettings
+from lab_tui.model import History, LabError
+from lab_tui.ui import axes, theme
+from lab_tui.ui.actions import ACTIONS, BY_NAME, CHANGES
+from lab_tui.ui.app import LabApp
+from lab_tui.ui.screens.instance import InstanceScreen
+from lab_tui.ui.screens.overview import OverviewScreen
+from lab_tui.ui.screens.sweep import SweepScreen
+from lab_tui.ui.series import Series
+from lab_tui.ui.widgets.bars import big, gauge, nice_top, spark
+from lab_tui.ui.widgets.pane import share_out
+from lab_tui.ui.widgets.plot import Chart, Curve, draw
+from tests.ui.fake import PRESETS, FakeClient, history, snapshot
+
+
+def test_spark_tells_zero_from_unknown() -> None:
+    assert spark([0, None, 50, 100], 100) == ["▁·▄█"]
+
+
+def test_spark_of_several_rows() -> None:
+    assert spark([100, 50, 0, None], 100, 2) == ["█   ", "██▁·"]
+
+
+def test_gauge() -> None:
+    assert gauge(None, 4) == "····"
+    assert gauge(0, 4) == "░░░░"
+    assert gauge(50, 4) == "██░░"
+    assert gauge(250, 4) == "████"
+
+
+def test_scale_is_round_and_steady() -> None:
+    assert nice_top(1226) == 1500
+    assert nice_top(1400, 1500) == 1500
+    assert nice_top(700, 1500) == 1500
+    assert nice_top(100, 1500) == 100
+    assert nice_top(1600, 1500) == 2000
+    assert nice_top(0.07) == pytest.approx(0.075)
+    assert nice_top(0) == 10
+
+
+def test_big_figures_are_equally_wide() -> None:
+    rows = big("1,226.0-x")
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_series_columns() -> None:
+    series = Series()
+    for second, value in ((10, 1.0), (11, 2.0), (13, 4.0), (14, None), (15, 6.0)):
+        series.add("tps", second + 0.4, value)
+    assert series.columns("tps", 6) == [1, 2, 2, 4, 4, 6]
+    assert series.columns("tps", 2, 5) == [pytest.approx(7 / 3), 6]
+    assert series.columns("nothing", 3) == [None] * 3
+    assert series.columns("tps", 0) == []
+
+
+def test_series_keeps_gaps() -> None:
+    series = Series()
+    series.add("tps", 10, 1.0)
+    series.add("tps", 14, 2.0)
+    assert series.columns("tps", 5) == [1, None, None, None, 2]
+
+
+def test_series_takes_history_below_what_came_since() -> None:
+    series = Series()
+    series.append(snapshot())
+    series.load(history())
+    assert series.columns("tps", 1) == [1226.4]
+    assert None not in series.columns("tps", 60)
+    series.load(History(time=(), series={}))
+    assert series.columns("tps", 1) == [1226.4]
+
+
+def test_share_out() -> None:
+    assert share_out(16, (5, 4, 2, 3), (2, 2, 1, 1)) == [5, 4, 2, 5]
+    assert share_out(6, (65, 15, 9, 9), (2, 2, 1, 1)) == [2, 2, 1, 1]
+    assert sum(share_out(30, (65, 15, 9, 9), (2, 2, 1, 1))) == 30
+
+
+def test_axes_as_typed() -> None:
+    assert axes.parse_values("instances", "4, 1,2-3 2") == (1, 2, 3, 4)
+    assert axes.parse_values("flash-attn", "on,off") == ("off", "on")
+    assert axes.parse_others("threads=1,2 batch=512") == {"threads": (1, 2), "batch": (512,)}
+    for text in ("0", "x", "1,-2"):
+        with pytest.raises(LabError):
+            axes.parse_values("concurrency", text)
+    with pytest.raises(LabError):
+        axes.parse_values("concurrency", "1-100000")
+    with pytest.raises(LabError):
+        axes.parse_others("threads")
+
+
+def test_counts() -> None:
+    assert axes.cells(PRESETS["full"].axes) == 308
+    assert axes.model_loads(PRESETS["full"]) == 7 * 16
+    assert axes.model_loads(PRESETS["quick"]) == 4
+    assert axes.model_loads(PRESETS["threads"]) == 6 * PRESETS["threads"].fleet.instances
+
+
+def test_command_of_a_sweep() -> None:
+    quick = PRESETS["quick"]
+    assert axes.command(quick, quick).endswith("--preset quick --detach")
+    assert "--axis parallel=1,4" in axes.command(quick, PRESETS["full"])
+
+
+def test_every_action_can_be_carried_out() -> None:
+    screens = {"overview": OverviewScreen, "instance": InstanceScreen, "sweep": SweepScreen}
+    for action in ACTIONS:
+        method = f"act_{action.name.partition('.')[0]}"
+        for scope in action.scopes:
+            assert hasattr(screens[scope], method) or hasattr(LabApp, method), (scope, method)
+
+
+def test_keys_are_unique() -> None:
+    for scope in ("overview", "instance", "sweep"):
+        keys = [key for action in ACTIONS if scope in action.scopes for key in action.keys.split(",")]
+        assert len(keys) == len(set(keys))
+    assert set(BY_NAME) >= CHANGES
+
+
+def test_theme_of_plain_terminals() -> None:
+    assert theme.pick("textual-dark", {"TERM": "linux"}) == "ansi-dark"
+    assert theme.pick("textual-dark", {"TERM": "xterm-256color"}) == "textual-dark"
+    assert theme.pick("textual-dark", {"TERM": "screen", "COLORTERM": "truecolor"}) == "textual-dark"
+    assert theme.pick("nord", {"TERM": "linux"}) == "nord"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (24, 7), (25, 8), (80, 20), (300, 80)])
+@pytest.mark.parametrize(
+    "points",
+    [
+        (),
+        ((1.0, 2.0),),
+        ((1.0, 0.0), (2.0, 0.0)),
+        ((1.0, float("nan")), (4.0, 3.0)),
+        ((4.0, 3.0), (4.0, 5.0)),
+        ((0.0, 1.0),),
+    ],
+)
+def test_plots_survive_poor_data(size: tuple[int, int], points: tuple[tuple[float, float], ...]) -> None:
+    """plotext ends the whole process on some of these, so none may reach it."""
+    text = draw(Chart("t", (Curve("1×1", points), Curve("2×2", ((1.0, 5.0), (1024.0, 1e9))))), *size)
+    rows = text.split(allow_blank=True)
+    assert len(rows) <= max(size[1], 1)
+
+
+def test_a_theme_that_does_not_exist_is_named() -> None:
+    settings = Settings(ui=UiSettings(theme="nope"))
+    with pytest.raises(LabError, match="nope"):
+        LabApp(settings, FakeClient())

@@ -1,0 +1,96 @@
+"""The screen on a real pseudo terminal: it starts, and gives the terminal back however it ends."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ALTERNATE, RESTORED = b"\x1b[?1049h", b"\x1b[?1049l"
+
+
+class Terminal:
+    """A child on a pseudo terminal, and what it wrote."""
+
+    def __init__(self) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(ROOT)
+            os.environ |= {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", "PYTHONPATH": str(ROOT)}
+            os.execv(sys.executable, [sys.executable, "-m", "tests.ui.screen_of_a_fake"])
+        self.written = b""
+
+    def read_until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, self.written[-2000:]
+            if select.select([self.fd], [], [], 0.05)[0]:
+                try:
+                    self.written += os.read(self.fd, 65536)
+                except OSError:  # Linux says so when the child is gone
+                    break
+
+    def shows(self, text: str) -> None:
+        self.read_until(lambda: text.encode() in self.written)
+
+    def code(self) -> int:
+        """Wait for the end and give the exit code."""
+        self.read_until(lambda: False)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    held = Terminal()
+    yield held
+    os.close(held.fd)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_restores_the_terminal(terminal: Terminal, number: signal.Signals) -> None:
+    terminal.shows("412.7")
+    assert ALTERNATE in terminal.written
+    os.kill(terminal.pid, number)
+    assert terminal.code() == 0, terminal.written[-3000:].decode(errors="replace")
+    assert RESTORED in terminal.written
+
+
+@pytest.mark.parametrize("keys", [b"\x11", b"q\r"])
+def test_keys_leave(terminal: Terminal, keys: bytes) -> None:
+    terminal.shows("412.7")
+    for key in keys:
+        os.write(terminal.fd, bytes([key]))
+        if key == ord("q"):
+            terminal.shows("Detach, all goes on")
+    assert terminal.code() == 0, terminal.written[-3000:].decode(errors="replace")
+    assert RESTORED in terminal.written
+
+
+def test_a_terminal_that_hangs_up_unread_ends_it() -> None:
+    """Nobody reads, no signal comes (it is not the controlling terminal), and then the terminal is gone."""
+    ours, theirs = pty.openpty()
+    env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    screen = subprocess.Popen(
+        [sys.executable, "-m", "tests.ui.screen_of_a_fake"],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=ROOT, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        written = b""
+        while ALTERNATE not in written:
+            written += os.read(ours, 4096)
+        time.sleep(2.0)  # its output fills the terminal meanwhile
+        os.close(ours)
+        assert screen.wait(20) in (0, 129)
+    finally:
+        screen.kill()
+        screen.wait()
