@@ -1,0 +1,73 @@
+"""What each process loads: a command answers at once, and the engine draws nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lab_tui import paths
+
+LOADED = "import sys; print('LOADED', *sys.modules)"
+RUN_HELP = f"""
+import sys
+sys.argv = ["lab-tui", *sys.argv[1:]]
+from lab_tui.cli.app import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+{LOADED}
+"""
+
+
+RUN_ENGINE = f"""
+from lab_tui.engine.daemon import main
+assert main() == 0
+{LOADED}
+"""
+
+
+def loaded(*command: str) -> set[str]:
+    """The top-level modules in memory after ``python -c COMMAND``."""
+    run = subprocess.run(
+        [sys.executable, "-c", *command], capture_output=True, text=True, check=True, timeout=60
+    )
+    return named(run.stdout)
+
+
+def named(output: str) -> set[str]:
+    """The top-level modules that LOADED has printed."""
+    last = output.splitlines()[-1].split()
+    assert last[0] == "LOADED"
+    return {module.partition(".")[0] for module in last[1:]}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["sweep", "--help"]])
+def test_help_loads_neither_screen_nor_server(arguments: list[str]) -> None:
+    assert not loaded(RUN_HELP, *arguments) & {"textual", "plotext", "aiohttp", "numpy", "gguf", "xllamacpp"}
+
+
+def test_an_engine_that_runs_has_loaded_no_screen_library(home: Path) -> None:
+    engine = subprocess.Popen([sys.executable, "-c", RUN_ENGINE], stdout=subprocess.PIPE, text=True)
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(paths.socket_path()), retries=5)) as client:
+            deadline = time.monotonic() + 60
+            while not paths.socket_path().exists():
+                assert engine.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            for question in ("/history", "/nothing"):
+                client.get(f"http://engine{question}", timeout=30)
+        engine.terminate()
+        output, _ = engine.communicate(timeout=60)
+    finally:
+        engine.kill()
+        engine.wait()
+    modules = named(output)
+    assert "uvloop" in modules
+    assert not modules & {"textual", "rich", "plotext", "typer", "xllamacpp", "numpy", "gguf"}
