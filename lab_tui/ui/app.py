@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from pathlib import PurePath
 from typing import ClassVar
 
-from textual import work
+from textual import events, work
 from textual.app import App
+from textual.geometry import Size
 from textual.reactive import reactive
 from textual.screen import Screen
 
@@ -66,6 +68,20 @@ class LabApp(App[int]):
     def on_mount(self) -> None:
         """Listen to the engine for as long as the app lives."""
         self.listen()
+        if not self.is_headless:
+            self.set_interval(1.0, self.fit)
+
+    def fit(self) -> None:
+        """Make up for a resize that was lost.
+
+        A screen tells itself its size with the event that tells it the terminal's. When two of them
+        wait, Textual keeps the later one, and that may be the older size.
+        """
+        terminal = Size(*shutil.get_terminal_size())
+        if self.screen.size != terminal:
+            resize = events.Resize(terminal, terminal)
+            self.post_message(resize)
+            self.screen.post_message(resize)
 
     # -- what comes from the engine
 

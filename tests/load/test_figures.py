@@ -192,6 +192,12 @@ async def test_views_come_at_least_five_times_a_second(paced: str) -> None:
 
 
 async def test_the_loop_is_never_blocked(paced: str) -> None:
+    """What blocks does so every time; a machine that is busy with something else, now and then."""
+    assert min([await lateness(paced) for _ in range(3)]) < 0.05
+
+
+async def lateness(paced: str) -> float:
+    """How late the loop came round while a load ran, in seconds, p99."""
     late: list[float] = []
 
     async def watch() -> None:
@@ -203,4 +209,4 @@ async def test_the_loop_is_never_blocked(paced: str) -> None:
     watcher = asyncio.create_task(watch())
     await load(f"{paced}/constant", output=10, streams=64)
     watcher.cancel()
-    assert sorted(late)[len(late) * 99 // 100] < 0.05
+    return sorted(late)[len(late) * 99 // 100]

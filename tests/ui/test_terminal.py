@@ -8,8 +8,10 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,22 +77,45 @@ def test_keys_leave(terminal: Terminal, keys: bytes) -> None:
     assert RESTORED in terminal.written
 
 
-def test_a_terminal_that_hangs_up_unread_ends_it() -> None:
-    """Nobody reads, no signal comes (it is not the controlling terminal), and then the terminal is gone."""
+@contextmanager
+def unsignalled() -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A screen whose terminal is not its controlling one, so that no signal comes from it."""
     ours, theirs = pty.openpty()
-    env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    termios.tcsetwinsize(theirs, (24, 80))
+    env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    env |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
     screen = subprocess.Popen(
         [sys.executable, "-m", "tests.ui.screen_of_a_fake"],
         stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=ROOT, start_new_session=True,
     )  # fmt: skip
     os.close(theirs)
     try:
-        written = b""
-        while ALTERNATE not in written:
-            written += os.read(ours, 4096)
-        time.sleep(2.0)  # its output fills the terminal meanwhile
-        os.close(ours)
-        assert screen.wait(20) in (0, 129)
+        yield ours, screen
     finally:
         screen.kill()
         screen.wait()
+
+
+def read_until(terminal: int, text: bytes) -> bytes:
+    """What comes from the terminal, up to and with ``text``; the test's timeout is the limit."""
+    written = b""
+    while text not in written:
+        written += os.read(terminal, 4096)
+    return written
+
+
+def test_a_terminal_that_hangs_up_unread_ends_it() -> None:
+    """Nobody reads, no signal comes, and then the terminal is gone."""
+    with unsignalled() as (ours, screen):
+        read_until(ours, ALTERNATE)
+        time.sleep(2.0)  # its output fills the terminal meanwhile
+        os.close(ours)
+        assert screen.wait(20) in (0, 129)
+
+
+def test_a_resize_that_nobody_told_is_noticed() -> None:
+    with unsignalled() as (ours, _):
+        read_until(ours, b"412.7")
+        termios.tcsetwinsize(ours, (50, 120))
+        read_until(ours, b"\x1b[50;1H")  # its last line is drawn
+        os.close(ours)
