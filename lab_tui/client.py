@@ -119,6 +119,10 @@ class EngineClient:
         """Measure once; the last event carries the result. Closing the iterator cancels the bench."""
         return self._lines("POST", "/bench", BenchEvent, body=spec)
 
+    async def stop_bench(self) -> None:
+        """Close the window of the running bench: its result is what was measured until now."""
+        await self._call("POST", "/bench/stop", None)
+
     async def sweep(self, spec: SweepSpec) -> SweepView:
         """Queue a sweep."""
         return await self._call("POST", "/sweeps", SweepView, body=spec)

@@ -42,6 +42,7 @@ class EngineSettings(Data, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The engine process."""
 
     resume_queue: bool = False  # go on with waiting sweeps, unasked, after an engine died
+    calibrate: bool = True  # find out what client and front carry, once, when a cell is fast
     poll_s: Annotated[float, Meta(ge=0.1, le=86400)] = 1.0  # how often instances, host and GPUs are read
 
 

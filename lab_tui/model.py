@@ -64,6 +64,7 @@ class Phase(enum.StrEnum):
     """What a running load or cell is doing."""
 
     STARTING = "starting"  # instances are starting or growing
+    CALIBRATING = "calibrating"  # what client and front carry is found out, once for a machine
     WARMING = "warming"
     MEASURING = "measuring"
     DRAINING = "draining"
@@ -337,6 +338,28 @@ class ClientCost(Data, frozen=True, kw_only=True):
     loop_lag_ms_p99: float | None = None
 
 
+class GpuLoad(Data, frozen=True, kw_only=True):
+    """One card inside the window."""
+
+    index: int
+    util_pct: float | None = None  # mean
+    util_peak_pct: float | None = None
+    memory_bytes: int | None = None  # peak, of all that ran there
+    power_w: float | None = None  # mean
+    power_pct: float | None = None  # mean, of the card's cap
+
+
+class MachineLoad(Data, frozen=True, kw_only=True):
+    """The machine that served, inside the window, from readings once a second."""
+
+    cpu_pct: float | None = None  # mean of all cores together
+    rss_bytes: int | None = None  # of all instances, peak
+    slots_busy: float | None = None  # of all instances, mean
+    queue_depth: float | None = None  # requests waiting inside the instances, mean
+    gpus: tuple[GpuLoad, ...] = ()
+    joules_per_token: float | None = None  # mean power of all cards over tok/s
+
+
 class Measurement(Data, frozen=True, kw_only=True):
     """What one cell or one ``bench`` found. Field names are those of ``bench --json``."""
 
@@ -361,7 +384,8 @@ class Measurement(Data, frozen=True, kw_only=True):
     tokens_by_instance: dict[int, int] = {}
     output_tokens_mean: float | None = None  # achieved length, to be held against the asked one
     client: ClientCost
-    window_closed_by: str = ""  # "interval", "time limit" or "requests"
+    machine: MachineLoad | None = None  # None: another machine served
+    window_closed_by: str = ""  # "interval", "time limit", "requests" or "hand"
     flags: tuple[str, ...] = ()  # what a reader must know: drift, tokens do not reconcile, …
     verdict: str = ""
     verdict_readings: tuple[str, ...] = ()

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from contextlib import aclosing
 from typing import Annotated
 
 import typer
 
+from lab_tui.cli import workload as options
 from lab_tui.cli.fleet import Json
-from lab_tui.cli.output import Progress, number, put, put_json, run
+from lab_tui.cli.output import (
+    INTERRUPTED,
+    Progress,
+    first_interrupt,
+    gigabytes,
+    number,
+    put,
+    put_json,
+    run,
+    say,
+)
 from lab_tui.client import engine_session
-from lab_tui.model import BenchSpec, LabError, LoadView, Measurement, Slo, WindowSpec, Workload
+from lab_tui.model import BenchSpec, LabError, LoadView, MachineLoad, Measurement, Slo, WindowSpec, Workload
 
 MOST_SECONDS = 86_400
 Ttft = Annotated[float | None, typer.Option(help="A good request's first token comes within so many ms.")]
+Interval = Annotated[
+    float | None,
+    typer.Option(help="Measure until the 95 % interval is within ± so many %, 30 s at most.  [default: 2]"),
+]
 StreamTps = Annotated[float | None, typer.Option(help="A good request's stream has at least so many tok/s.")]
 
 
@@ -30,33 +46,73 @@ def bench(
     url: Annotated[str | None, typer.Option(help="Any OpenAI-compatible server, not the fleet.")] = None,
     model: Annotated[str | None, typer.Option(help="Model name to ask --url for.")] = None,
     api_key: Annotated[str | None, typer.Option(help="For --url.", envvar="OPENAI_API_KEY")] = None,
-    prompt_tokens: Annotated[int, typer.Option(help="Length of the prompts.")] = 64,
-    output_tokens: Annotated[int, typer.Option(help="Length of the answers.")] = 128,
-    seed: Annotated[int, typer.Option(help="Of the prompts.")] = 1,
+    interval: Interval = None,
+    prompt_tokens: options.PromptTokens = None,
+    output_tokens: options.OutputTokens = None,
+    output_distribution: options.OutputDistribution = None,
+    prompt_file: options.PromptFile = None,
+    unique_prefix: options.UniquePrefix = None,
+    seed: options.Seed = None,
+    endpoint: options.Endpoint = None,
+    ignore_eos: options.IgnoreEos = None,
+    rate: options.Rate = None,
     slo_ttft_ms: Ttft = None,
     slo_stream_tps: StreamTps = None,
     as_json: Json = False,
 ) -> None:
     """Measure the fleet, or any OpenAI-compatible server, at one concurrency."""
-    _at_least_one(concurrency=concurrency, requests=requests, prompt_tokens=prompt_tokens,
-                  output_tokens=output_tokens)  # fmt: skip
-    check_seconds(seconds)
-    if seconds is not None and requests is not None:
-        raise LabError("--seconds and --requests are given", "choose one")
-    window = WindowSpec(requests=requests)
-    if seconds is not None:
-        window = WindowSpec(min_s=seconds, max_s=seconds)
+    _at_least_one(concurrency=concurrency, requests=requests)
+    if url is not None and not url:
+        raise LabError("--url is empty", "give the base URL of a server, such as http://127.0.0.1:8080")
+    asked = options.workload(
+        Workload(),
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        output_distribution=output_distribution,
+        prompt_file=prompt_file,
+        unique_prefix=unique_prefix,
+        seed=seed,
+        endpoint=endpoint,
+        ignore_eos=ignore_eos,
+        rate=rate,
+    )
     spec = BenchSpec(
         concurrency=concurrency,
         url=url,
         model=model,
         api_key=api_key,
-        workload=Workload(prompt_tokens=prompt_tokens, output_tokens=output_tokens, seed=seed),
-        window=window,
+        workload=asked,
+        window=_window(seconds, requests, interval),
         slo=slo(slo_ttft_ms, slo_stream_tps),
     )
     result = run(_bench(spec))
     put_json(result) if as_json else put(measurement_text(result))
+    if result.window_closed_by == "hand":
+        raise SystemExit(INTERRUPTED)
+
+
+def _window(seconds: float | None, requests: int | None, interval_pct: float | None) -> WindowSpec:
+    """When the measurement may end. Raises LabError for bounds that exclude each other."""
+    check_seconds(seconds)
+    given = [
+        name
+        for name, value in (("--seconds", seconds), ("--requests", requests), ("--interval", interval_pct))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise LabError(f"{' and '.join(given)} are given", "choose one")
+    if seconds is not None:
+        return WindowSpec(min_s=seconds, max_s=seconds)
+    if interval_pct is not None:
+        return WindowSpec(ci_half_width=half_width(interval_pct))
+    return WindowSpec(requests=requests)
+
+
+def half_width(interval_pct: float) -> float:
+    """``--interval`` as a share. Raises LabError when it is none."""
+    if not 0 < interval_pct <= 50:
+        raise LabError(f"--interval is {interval_pct:g}", "give a percentage above 0, at most 50")
+    return interval_pct / 100
 
 
 def slo(ttft_ms: float | None, stream_tps: float | None) -> Slo:
@@ -80,18 +136,44 @@ def _at_least_one(**values: int | None) -> None:
 
 
 async def _bench(spec: BenchSpec) -> Measurement:
+    """Measure, showing how it goes. The first ctrl-C closes the window, a second one gives up."""
     progress = Progress()
-    async with engine_session() as client, aclosing(client.bench(spec)) as events:
+    async with (
+        engine_session() as client,
+        aclosing(client.bench(spec)) as events,
+        first_interrupt(client.stop_bench) as told,
+    ):
         async for event in events:
             if event.view is not None:
                 progress.show(load_line(event.view))
             if event.failure is not None:
                 progress.done()
+                if told.is_set():
+                    say(f"{event.failure.message}: {event.failure.remedy}")
+                    raise asyncio.CancelledError
                 raise LabError(event.failure.message, event.failure.remedy)
             if event.result is not None:
                 progress.done()
                 return event.result
     raise LabError("the engine stopped meanwhile", "see `lab-tui logs engine`")
+
+
+def _machine_lines(machine: MachineLoad) -> list[str]:
+    """Slots, processor and cards inside the window, as far as they were read."""
+    host = [
+        f"slots busy {number(machine.slots_busy)}",
+        f"queue {number(machine.queue_depth)}",
+        f"CPU {number(machine.cpu_pct, 0, ' %')}",
+    ]
+    lines = [f"machine     {'  '.join(host)}"]
+    for gpu in machine.gpus:
+        lines.append(
+            f"GPU {gpu.index:<8}{number(gpu.util_pct, 0, ' %')} (peak {number(gpu.util_peak_pct, 0, ' %')})"
+            f"  {gigabytes(gpu.memory_bytes)}  {number(gpu.power_w, 0, ' W')}"
+        )
+    if machine.joules_per_token is not None:
+        lines.append(f"energy      {machine.joules_per_token:.3g} J a token")
+    return lines
 
 
 def load_line(view: LoadView) -> str:
@@ -122,6 +204,7 @@ def measurement_text(m: Measurement) -> str:
     )
     if m.goodput_rps is not None:
         lines.append(f"goodput     {number(m.goodput_rps, 2)} requests a second within the SLO")
+    lines += _machine_lines(m.machine) if m.machine is not None else []
     lines.append(
         f"verdict     {m.verdict}" + (f"  ({'; '.join(m.verdict_readings)})" if m.verdict_readings else "")
     )

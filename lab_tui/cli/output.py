@@ -6,10 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
+
+from lab_tui import tasks
 
 T = TypeVar("T")
 
@@ -64,6 +67,36 @@ async def _until_terminated(work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
+
+
+@asynccontextmanager
+async def first_interrupt(act: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[asyncio.Event]:
+    """The first ctrl-C or TERM in here is ``act``, an orderly end, and sets the event; a second one
+    interrupts.
+    """
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    assert main is not None
+    told = asyncio.Event()
+
+    async def end_orderly() -> None:
+        await told.wait()
+        await act()
+
+    def interrupted() -> None:
+        if told.is_set():
+            main.cancel()
+        told.set()
+
+    ending = tasks.begin(end_orderly(), "orderly end")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupted)
+    try:
+        yield told
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        await tasks.end(ending)
 
 
 class Progress:

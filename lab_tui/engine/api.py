@@ -56,6 +56,7 @@ def application(engine: Engine) -> web.Application:
     post("/fleet/down", _down)
     post("/instances/{index}/{action}", _instance)
     post("/bench", _bench)
+    post("/bench/stop", _stop_bench)
     post("/sweeps", _add_sweep)
     post("/sweeps/{id}/remove", _remove)
     post("/sweeps/{id}/move", _move)
@@ -192,6 +193,11 @@ async def _bench(engine: Engine, request: web.Request) -> web.StreamResponse:
             await source.aclose()
 
     return await _stream(request, events())
+
+
+async def _stop_bench(engine: Engine, _: web.Request) -> web.StreamResponse:
+    engine.stop_bench()
+    return _answer(None)
 
 
 async def _add_sweep(engine: Engine, request: web.Request) -> web.StreamResponse:

@@ -21,8 +21,6 @@ from lab_tui.model import (
     EngineInfo,
     FleetSpec,
     FrontState,
-    GpuReading,
-    HostReading,
     InstanceView,
     LabError,
     LoadView,
@@ -34,7 +32,9 @@ from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.models import default_model
 from lab_tui.store.store import Store
 from lab_tui.sweep import space
-from lab_tui.sweep.cell import bench_plan, measure_and_judge
+from lab_tui.sweep.calibration import Calibration
+from lab_tui.sweep.cell import Meter, bench_plan, remote
+from lab_tui.sweep.machine import Around
 from lab_tui.sweep.queue import Queue
 from lab_tui.telemetry.history import History
 from lab_tui.telemetry.poller import Poller
@@ -52,7 +52,14 @@ class Engine:
         self.fleet = Fleet(settings, runtime, logs, self._on_change)
         self._store = Store(state / "lab.db")
         self._claim = asyncio.Lock()  # one load at a time: a bench or a cell
-        self.queue = Queue(self.fleet, self._store, self._readings, self._claim, self._on_change)
+        self._calibration = Calibration(
+            runtime / "calibration",
+            state / "ceiling.json",
+            logs / "nginx.log",
+            wanted=settings.engine.calibrate,
+        )
+        self._meter = Meter(self.fleet, self._around, self._calibration)
+        self.queue = Queue(self.fleet, self._store, self._meter, self._claim, self._on_change)
         self._poller = Poller(settings.engine.poll_s)
         self._logs = logs
         self._began = time.monotonic()
@@ -61,6 +68,7 @@ class Engine:
         self._changes = asyncio.Event()
         self._bench_view: LoadView | None = None
         self._bench: asyncio.Task[Measurement] | None = None
+        self._bench_stop = asyncio.Event()
         self._sampler: asyncio.Task[None] | None = None
 
     # -- life
@@ -69,6 +77,7 @@ class Engine:
         """Open the store, take over what an engine before left, begin to read and to queue."""
         await self._store.call(self._store.open)
         self._poller.start()
+        await self._calibration.clear()
         await self.fleet.adopt()
         await self.queue.start(resume=self.settings.engine.resume_queue)
         self._sampler = tasks.begin(self._sample(), "history sampler")
@@ -198,9 +207,14 @@ class Engine:
             self._bench_view = view
             events.put_nowait(BenchEvent(view=view))
 
-        fleet = self.fleet.spec if local else None
         async with self._claim:
-            task = asyncio.create_task(measure_and_judge(plan, fleet, self._readings, on_view), name="bench")
+            self._bench_stop.clear()
+            work = (
+                self._meter.fleet(plan, on_view, self._bench_stop)
+                if local
+                else remote(plan, on_view, self._bench_stop)
+            )
+            task = asyncio.create_task(work, name="bench")
             task.add_done_callback(lambda _: ended())
 
             def ended() -> None:
@@ -219,10 +233,15 @@ class Engine:
             finally:
                 await tasks.end(task)
 
+    def stop_bench(self) -> None:
+        """Close the window of the running bench: its result is what was measured until now."""
+        self._bench_stop.set()
+
     # -- inside
 
-    def _readings(self) -> tuple[HostReading, tuple[GpuReading, ...]]:
-        return self._poller.latest.host, self._poller.latest.gpus
+    def _around(self) -> Around:
+        latest = self._poller.latest
+        return Around(host=latest.host, gpus=latest.gpus, instances=self.fleet.views())
 
     def _instances(self, load: LoadView | None) -> tuple[InstanceView, ...]:
         """The instances, with the load's own live rate where it loads them, and memory on the GPU."""

@@ -18,7 +18,7 @@ from lab_tui.load.probe import Found, probe
 from lab_tui.load.record import Record
 from lab_tui.load.stats import interval, percentile
 from lab_tui.load.summary import Outcome, summarise
-from lab_tui.load.window import REQUESTS, Closing, may_open, patience_s
+from lab_tui.load.window import HAND, REQUESTS, Closing, may_open, patience_s
 from lab_tui.load.wire import REPORT_S, Message, Report, Run, Setup, Stop, Warm, Warmed
 from lab_tui.model import LabError, LoadView, Measurement, Phase
 
@@ -34,17 +34,18 @@ FAILED_EACH = 2  # failures per stream, and nothing else, after which a run is g
 OnView = Callable[[LoadView], None]
 
 
-async def measure(plan: LoadPlan, on_view: OnView) -> Measurement:
+async def measure(plan: LoadPlan, on_view: OnView, stop: asyncio.Event | None = None) -> Measurement:
     """Load the target as planned and return what was found.
 
-    ``on_view`` is called at least five times a second, in this task's loop. Raises LabError when the
+    ``on_view`` is called at least five times a second, in this task's loop. ``stop`` closes the window
+    by hand: what was measured until then is the result. Raises LabError when the
     plan cannot be carried out or nothing at all could be measured. On cancellation every worker is
     dead before the CancelledError goes on.
     """
     check(plan)
     try:
         async with asyncio.TaskGroup() as group:
-            run = _Measuring(plan, on_view, group)
+            run = _Measuring(plan, on_view, group, stop or asyncio.Event())
             ticker = group.create_task(run.tick())
             try:
                 return await run.go()
@@ -71,10 +72,13 @@ def _leaves(several: BaseExceptionGroup[BaseException]) -> Iterator[BaseExceptio
 class _Measuring:
     """One measurement under way."""
 
-    def __init__(self, plan: LoadPlan, on_view: OnView, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, plan: LoadPlan, on_view: OnView, group: asyncio.TaskGroup, stop: asyncio.Event
+    ) -> None:
         self.plan = plan
         self.on_view = on_view
         self.group = group
+        self.stop = stop
         self.workers = workers_for(plan.concurrency, os.cpu_count() or 1)
         self.record = Record(self.workers, monotonic())
         self.phase = Phase.WARMING
@@ -222,6 +226,8 @@ class _Measuring:
             if not why and self._silent():
                 self.flags.append(f"silence: nothing came for {self.plan.limits.silence_s:.0f} s")
                 why = "silence"
+            if self.stop.is_set():
+                why = why or HAND
             if why:
                 self._note_backlog()
                 length_s = min(len(rates) * REPORT_S, self.plan.window.max_s)
@@ -235,6 +241,9 @@ class _Measuring:
             await asyncio.sleep(TICK_S)
             if self._silent():
                 self.flags.append(f"silence: nothing came for {self.plan.limits.silence_s:.0f} s")
+                break
+            if self.stop.is_set():
+                self.flags.append(f"stopped by hand after {record.finished} of {self.plan.window.requests}")
                 break
         if not record.answers:
             raise self._nothing()
@@ -253,6 +262,8 @@ class _Measuring:
             if record.begun >= plan.concurrency or plan.workload.rate:
                 standing = len(record.rates) if standing is None else standing
             self._give_up_if_all_fails()
+            if self.stop.is_set():
+                raise LabError("stopped before the load was steady", "nothing was measured")
             open_loop = plan.workload.rate is not None
             first = record.first_token
             patient = first is None or monotonic() - first < patience_s(plan.window)

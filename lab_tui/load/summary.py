@@ -13,6 +13,7 @@ from lab_tui.load.window import REQUESTS
 from lab_tui.model import ClientCost, Data, Measurement, Slo, StreamRate, TokenCounts
 
 TOLERANCE = 0.005  # by how much token counts may differ, as a share
+LATE_S = 0.05  # of a load worker's loop, from which it is worth a word
 UNEVEN = 1.25  # an instance with so many times its equal share is worth a word
 # Tokens per second, as the middle between what reads as one and as the next: a reader finds 10
 # sluggish, 30 smooth, 60 fast and 100 near instant.
@@ -62,6 +63,7 @@ def summarise(plan: LoadPlan, found: Found, record: Record, outcome: Outcome) ->
         *found.flags,
         *outcome.flags,
         *_rate_flags(plan, outcome, rates, spread),
+        *_lag_flags(lag),
         *_answer_flags(plan, found, sample, elapsed, record),
         *_token_flags(record, outcome, sample),
         *_instance_flags(by_instance),
@@ -225,6 +227,12 @@ def _rate_flags(plan: LoadPlan, outcome: Outcome, rates: list[float], spread: In
     elif spread.relative > asked:
         flags.append(f"wide: the interval is ±{spread.relative:.1%}, ±{asked:.1%} was asked")
     return flags
+
+
+def _lag_flags(lag_s: float | None) -> list[str]:
+    if lag_s is None or lag_s <= LATE_S:
+        return []
+    return [f"late: load workers came round {lag_s * 1000:.0f} ms late (p99), times are that uncertain"]
 
 
 def _answer_flags(plan: LoadPlan, found: Found, sample: Sample, elapsed: float, record: Record) -> list[str]:

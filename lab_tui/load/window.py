@@ -18,6 +18,7 @@ FEWEST_TOKENS = 50  # fewer say little, however evenly they came
 INTERVAL = "interval"
 TIME_LIMIT = "time limit"
 REQUESTS = "requests"
+HAND = "hand"
 
 
 def may_open(rates: Sequence[float], in_flight: int, concurrency: int, open_loop: bool) -> bool:

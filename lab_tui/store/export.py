@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from lab_tui.model import CellView, Measurement, Percentiles, SweepDetail
+from lab_tui.model import CellView, MachineLoad, Measurement, Percentiles, SweepDetail
 
 # llama-throughput-lab's own nine columns, in its order; ours follow.
 NINE = (
@@ -45,9 +45,29 @@ def _figures(result: Measurement | None) -> dict[str, Any]:
         flat |= {f"{name.removesuffix('_ms')}_{p}_ms": getattr(ranks, p) for p in ("p50", "p95", "p99")}
     flat["per_stream_p5_tps"] = result.per_stream_tps.p5 if result else None
     flat["per_stream_p50_tps"] = result.per_stream_tps.p50 if result else None
+    flat |= _machine((result.machine if result else None) or MachineLoad())
     flat["verdict"] = result.verdict if result else None
     flat["flags"] = "; ".join(result.flags) if result else None
     return flat
+
+
+def _machine(machine: MachineLoad) -> dict[str, Any]:
+    """The machine's readings, flat; of several cards the busiest, their memory and power together."""
+    return {
+        "cpu_pct": machine.cpu_pct,
+        "rss_bytes": machine.rss_bytes,
+        "slots_busy": machine.slots_busy,
+        "queue_depth": machine.queue_depth,
+        "gpu_util_pct": max((g.util_pct for g in machine.gpus if g.util_pct is not None), default=None),
+        "gpu_memory_bytes": _total(g.memory_bytes for g in machine.gpus),
+        "gpu_power_w": _total(g.power_w for g in machine.gpus),
+        "joules_per_token": machine.joules_per_token,
+    }
+
+
+def _total(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def to_csv(detail: SweepDetail) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +17,103 @@ from lab_tui.load.plan import Backend, LoadPlan, Target
 from lab_tui.model import (
     BenchSpec,
     Cell,
-    FleetSpec,
-    GpuReading,
-    HostReading,
     InstanceState,
     LabError,
     LoadView,
+    MachineLoad,
     Measurement,
     Phase,
     SweepSpec,
 )
 from lab_tui.serving.fleet import Fleet
-from lab_tui.sweep.verdict import Conditions, judge
+from lab_tui.sweep.calibration import MATTERS_FROM_TPS, Calibration
+from lab_tui.sweep.machine import Around, machine_load
+from lab_tui.sweep.verdict import MEMORY_WORDS, Conditions, is_near, judge
 
 MIB = 1 << 20
-Readings = Callable[[], tuple[HostReading, tuple[GpuReading, ...]]]
+Look = Callable[[], Around]
 OnView = Callable[[LoadView], None]
 
 
-async def measure_cell(
-    fleet: Fleet, cell: Cell, sweep: SweepSpec, readings: Readings, on_view: OnView
-) -> Measurement:
-    """Make the fleet be the cell's, measure it. Raises LabError when it could not be measured."""
-    on_view(LoadView(phase=Phase.STARTING, concurrency=cell.concurrency, in_flight=0, tps=0.0))
-    await fleet.up(cell.fleet)
-    await fleet.wait_ready()
-    plan = LoadPlan(
-        target=fleet_target(fleet),
-        concurrency=cell.concurrency,
-        workload=cell.workload,
-        window=sweep.window,
-        slo=sweep.slo,
-    )
-    return await measure_and_judge(plan, cell.fleet, readings, on_view)
+class Meter:
+    """Measures, watches the machine meanwhile, and says what held the figures back."""
+
+    def __init__(self, fleet: Fleet, look: Look, calibration: Calibration) -> None:
+        self._fleet = fleet
+        self._look = look
+        self._calibration = calibration
+
+    async def cell(self, cell: Cell, sweep: SweepSpec, on_view: OnView) -> Measurement:
+        """Make the fleet be the cell's, measure it. Raises LabError when it could not be measured."""
+        on_view(LoadView(phase=Phase.STARTING, concurrency=cell.concurrency, in_flight=0, tps=0.0))
+        await self._fleet.up(cell.fleet)
+        await self._fleet.wait_ready()
+        plan = LoadPlan(
+            target=fleet_target(self._fleet),
+            concurrency=cell.concurrency,
+            workload=cell.workload,
+            window=sweep.window,
+            slo=sweep.slo,
+        )
+        return await self.fleet(plan, on_view)
+
+    async def fleet(self, plan: LoadPlan, on_view: OnView, stop: asyncio.Event | None = None) -> Measurement:
+        """Measure the fleet as it is, as :func:`measure` does, and judge it with the machine's readings."""
+        seen: list[Around] = []
+
+        def watch(view: LoadView) -> None:
+            if view.phase == Phase.MEASURING:
+                seen.append(self._look())
+            on_view(view)
+
+        measured = await measure(plan, watch, stop)
+        machine = machine_load(seen, measured.throughput_tps)
+        measured = msgspec.structs.replace(measured, machine=machine)
+        conditions, flags = await self._conditions(measured, on_view)
+        return judged(msgspec.structs.replace(measured, flags=(*measured.flags, *flags)), conditions)
+
+    async def _conditions(self, measured: Measurement, on_view: OnView) -> tuple[Conditions, tuple[str, ...]]:
+        """What the rules need to know beside the figures, and what could not be known."""
+        spec = self._fleet.spec
+        machine = measured.machine or MachineLoad()
+        conditions = Conditions(
+            slots_total=spec.instances * spec.parallel if spec else None,
+            cores=self._look().host.cores,
+            cpu_pct=machine.cpu_pct,
+            # Of the busiest card: one that is full holds the others' share of a request back.
+            gpu_util_pct=max((g.util_pct for g in machine.gpus if g.util_pct is not None), default=None),
+            gpu_power_pct=max((g.power_pct for g in machine.gpus if g.power_pct is not None), default=None),
+        )
+        if measured.errors:
+            conditions = msgspec.structs.replace(conditions, memory_error=self._memory_error())
+        if measured.throughput_tps < MATTERS_FROM_TPS:
+            return conditions, ()
+        _, nginx = await self._fleet.find_parts()
+        try:
+            ceiling = await self._calibration.through_front(nginx, on_view)
+            conditions = msgspec.structs.replace(conditions, ceiling_tps=ceiling)
+            if is_near(measured, ceiling):
+                alone = await self._calibration.client(nginx, on_view)
+                conditions = msgspec.structs.replace(conditions, client_tps=alone)
+        except (LabError, OSError) as error:
+            return conditions, (f"the ceiling of client and front is not known: {error}",)
+        return conditions, ()
+
+    def _memory_error(self) -> str:
+        """What an instance that died said of memory; "" when none did."""
+        said = (line for view in self._fleet.views() for line in view.log_tail)
+        return next((line for line in said if any(word in line.lower() for word in MEMORY_WORDS)), "")
+
+
+async def remote(plan: LoadPlan, on_view: OnView, stop: asyncio.Event | None = None) -> Measurement:
+    """Measure a server that is not ours: of its machine nothing is known."""
+    return judged(await measure(plan, on_view, stop), Conditions())
+
+
+def judged(measured: Measurement, conditions: Conditions) -> Measurement:
+    """The measurement with its verdict."""
+    verdict, because = judge(measured, conditions)
+    return msgspec.structs.replace(measured, verdict=verdict, verdict_readings=because)
 
 
 def bench_plan(fleet: Fleet, spec: BenchSpec) -> LoadPlan:
@@ -86,33 +151,6 @@ def fleet_target(fleet: Fleet) -> Target:
             "`lab-tui up -m MODEL` starts one, or bench another server with --url",
         )
     return Target(url=url, dialect="llama", backends=backends)
-
-
-async def measure_and_judge(
-    plan: LoadPlan, fleet: FleetSpec | None, readings: Readings, on_view: OnView
-) -> Measurement:
-    """Measure, watch the machine meanwhile, and say what held the cell back."""
-    seen: list[tuple[HostReading, tuple[GpuReading, ...]]] = []
-
-    def watch(view: LoadView) -> None:
-        if view.phase == Phase.MEASURING:
-            seen.append(readings())
-        on_view(view)
-
-    measured = await measure(plan, watch)
-    local = fleet is not None
-    conditions = Conditions(
-        slots_total=fleet.instances * fleet.parallel if fleet else None,
-        cpu_pct=_mean([host.cpu_pct for host, _ in seen]) if local else None,
-        gpu_util_pct=_mean([gpu.util_pct for _, gpus in seen for gpu in gpus]) if local else None,
-    )
-    verdict, because = judge(measured, conditions)
-    return msgspec.structs.replace(measured, verdict=verdict, verdict_readings=because)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 async def context(fleet: Fleet) -> dict[str, Any]:

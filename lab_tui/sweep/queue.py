@@ -32,7 +32,7 @@ from lab_tui.serving import llama_server
 from lab_tui.serving.fleet import Fleet
 from lab_tui.store.store import Store, StoredSweep
 from lab_tui.sweep import space, summary
-from lab_tui.sweep.cell import Readings, context, measure_cell, model_identity
+from lab_tui.sweep.cell import Meter, context, model_identity
 from lab_tui.sweep.strategy import strategy
 
 log = logging.getLogger(__name__)
@@ -44,14 +44,14 @@ class Queue:
     """Owns the running cell. ``claim`` is the lock that keeps a bench and a cell apart."""
 
     def __init__(
-        self, fleet: Fleet, store: Store, readings: Readings, claim: asyncio.Lock, changed: Callable[[], None]
+        self, fleet: Fleet, store: Store, meter: Meter, claim: asyncio.Lock, changed: Callable[[], None]
     ) -> None:
         self.paused = False
         self.notice = ""  # why it stopped by itself, for the screen
         self.load: LoadView | None = None
         self._fleet = fleet
         self._store = store
-        self._readings = readings
+        self._meter = meter
         self._claim = claim
         self._changed = changed
         self._waiting: list[StoredSweep] = []
@@ -273,9 +273,7 @@ class Queue:
         if self.paused or self._running is None or self._running.status != SweepStatus.RUNNING:
             await self._put(index, status=CellStatus.PENDING)  # paused or aborted while that was written
             return
-        self._cell = asyncio.create_task(
-            measure_cell(self._fleet, cell, sweep.spec, self._readings, self._on_view), name="cell"
-        )
+        self._cell = asyncio.create_task(self._meter.cell(cell, sweep.spec, self._on_view), name="cell")
         try:
             await asyncio.wait({self._cell})
         finally:

@@ -25,6 +25,7 @@ ERROR_SHARE = 0.01  # failed requests, as a share of all, from which a cell is f
 NEAR_CEILING = 0.70  # of what client and front can carry on this machine
 LATE_LOOP_MS = 50.0  # p99 of how late a load worker came round
 WIDE = 0.10  # half-width of the interval, as a share of tok/s
+CLIENT_PART = 0.25  # of the processor time in use: with less, it is not the client that fills a processor
 BUSY_PCT = 90.0  # utilisation that counts as full
 CAPPED_PCT = 90.0  # of the power cap: a card that draws so much has nothing left
 WAITING_SHARE = 0.25  # of a request's life spent before its first token, with more streams than slots
@@ -35,11 +36,12 @@ class Conditions(Data, frozen=True, kw_only=True):
     """What was read around a measurement. ``None``: not known, and no rule fires on it."""
 
     slots_total: int | None = None
+    cores: int | None = None
     cpu_pct: float | None = None  # mean of all cores inside the window
     gpu_util_pct: float | None = None  # mean of the cards inside the window
     gpu_power_pct: float | None = None  # mean power as a share of the cap
     ceiling_tps: float | None = None  # tok/s that client and front carry with nothing behind them
-    front_only_tps: float | None = None  # the part of that ceiling that is the front's: client alone
+    client_tps: float | None = None  # tok/s that the client carries without the front
     memory_error: str = ""  # a log line of an instance that ran out of memory
 
 
@@ -75,19 +77,19 @@ def failing(m: Measurement, c: Conditions) -> Reason:
 def client_bound(m: Measurement, c: Conditions) -> Reason:
     """The load generator could not keep up: its loop ran late, or it was near its own ceiling."""
     lag = m.client.loop_lag_ms_p99
-    if lag is not None and lag > LATE_LOOP_MS:
+    if lag is not None and lag > LATE_LOOP_MS and not _crowded_out(m, c):
         return (f"load workers ran {lag:.0f} ms late (p99), {LATE_LOOP_MS:.0f} ms is the most",)
-    if _near(m, c.ceiling_tps) and (c.front_only_tps is None or _near(m, c.front_only_tps)):
+    if is_near(m, c.ceiling_tps) and (c.client_tps is None or is_near(m, c.client_tps)):
         return (_ceiling(m, c.ceiling_tps, "client and front"),)
     return ()
 
 
 def front_bound(m: Measurement, c: Conditions) -> Reason:
     """Near what goes through the front, while the client alone carries far more."""
-    if _near(m, c.ceiling_tps) and c.front_only_tps is not None:
+    if is_near(m, c.ceiling_tps) and c.client_tps is not None:
         return (
             _ceiling(m, c.ceiling_tps, "client and front"),
-            f"without the front {c.front_only_tps:,.0f} tok/s",
+            f"without the front {c.client_tps:,.0f} tok/s",
         )
     return ()
 
@@ -163,7 +165,16 @@ def _full(name: str, pct: float | None) -> Reason:
     return (f"{name} {pct:.0f} % busy",)
 
 
-def _near(m: Measurement, ceiling_tps: float | None) -> bool:
+def _crowded_out(m: Measurement, c: Conditions) -> bool:
+    """Whether the load workers ran late because others filled the processor."""
+    cost = m.client.cpu_us_per_token
+    if cost is None or c.cores is None or c.cpu_pct is None or c.cpu_pct < BUSY_PCT:
+        return False
+    return cost * m.throughput_tps / 1e6 < CLIENT_PART * c.cores * c.cpu_pct / 100
+
+
+def is_near(m: Measurement, ceiling_tps: float | None) -> bool:
+    """Whether the figures say more about what carries the load than about the model."""
     return ceiling_tps is not None and m.throughput_tps > NEAR_CEILING * ceiling_tps
 
 

@@ -40,6 +40,7 @@ class Lab:
             "LAB_TUI_SERVE_MODEL": self.model,
             "LAB_TUI_SERVE_BASE_PORT": str(self.base_port),
             "LAB_TUI_SERVE_FRONT_PORT": str(self.front_port),
+            "LAB_TUI_ENGINE_CALIBRATE": "false",  # half a minute, in each new home
         }
         self.url = f"http://127.0.0.1:{self.front_port}"
         self._sessions: set[int] = set()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
+import time
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.conftest import Lab, until
 
@@ -52,6 +56,17 @@ def test_bench_bad_input(lab: Lab) -> None:
         (("--requests", "0"), "requests is 0"),
         ((), "no fleet is up"),
         (("--url", "http://127.0.0.1:9"), "refused"),
+        (("--url", ""), "--url is empty"),
+        (("--output-tokens", "many"), "--output-tokens is many"),
+        (("--output-tokens", "9-3"), "--output-tokens is 9-3"),
+        (("--output-distribution", "odd"), "--output-distribution is odd"),
+        (("--output-distribution", "normal"), "give --output-tokens 64-256"),
+        (("--endpoint", "odd"), "--endpoint is odd"),
+        (("--rate", "0"), "--rate is 0"),
+        (("--interval", "0"), "--interval is 0"),
+        (("--interval", "2", "--seconds", "3"), "choose one"),
+        (("--no-unique-prefix",), "give --prompt-file"),
+        (("--prompt-file", "none.jsonl", "--url", "http://127.0.0.1:9"), "none.jsonl: no such file"),
     ):
         done = lab.run("bench", *args, code=1)
         assert says in done.stderr
@@ -59,13 +74,52 @@ def test_bench_bad_input(lab: Lab) -> None:
     until(lambda: lab.processes() == [], "everything has ended")
 
 
-def test_interrupting_a_bench_ends_its_load(lab: Lab) -> None:
+def test_a_workload_of_ones_own(lab: Lab) -> None:
+    """A file of prompts, answers of many lengths, an open loop: all from the command line."""
+    prompts = lab.home / "prompts.jsonl"
+    prompts.write_text('{"prompt": "one two three"}\n{"messages": [{"role": "user", "content": "four"}]}\n')
+    lab.run("up", "-i", "1", "-p", "4")
+    result = lab.json("bench", "-c", "4", "--requests", "24", "--output-tokens", "4-40",
+                      "--output-distribution", "exponential", "--prompt-file", prompts.name,
+                      "--no-unique-prefix", "--slo-ttft-ms", "60000")  # fmt: skip
+    assert result["requests"] == 24
+    assert 4 < result["output_tokens_mean"] < 40
+    assert result["goodput_rps"] > 0
+    machine = result["machine"]
+    assert machine["rss_bytes"] > 0
+    assert set(machine) >= {"slots_busy", "queue_depth", "gpus", "joules_per_token"}
+    paced = lab.json("bench", "-c", "4", "--seconds", "4", "--rate", "5", "--output-tokens", "4")
+    assert paced["requests_per_s"] == pytest.approx(5, abs=3)
+    assert paced["machine"]["cpu_pct"] > 0
+    chat = lab.json("bench", "-c", "1", "--requests", "1", "--endpoint", "chat", "--output-tokens", "8")
+    assert chat["errors"] == 0 and chat["requests"] == 1
+    prompts.write_text('{"prompt": "one"}\n{"prompt": \n')
+    broken = lab.run("bench", "-c", "1", "--requests", "1", "--prompt-file", str(prompts), code=1)
+    assert f"{prompts} line 2: not JSON" in broken.stderr
+    long = lab.run("bench", "-c", "1", "--requests", "1", "--prompt-tokens", "9000", code=1)
+    assert "a prompt of 9000 and an answer of 128 tokens do not fit" in long.stderr.splitlines()[-1]
+
+
+def test_interrupting_a_bench_gives_what_was_measured_and_ends_its_load(lab: Lab) -> None:
     lab.run("up", "-i", "1", "-p", "2")
-    bench = lab.start("bench", "-c", "2", "--seconds", "60")
-    until(lambda: lab.status()["load"], "the load runs")
+    bench = lab.start("bench", "-c", "2", "--seconds", "60", "--json")
+    until(lambda: (lab.status()["load"] or {}).get("phase") == "measuring", "the window is open")
+    time.sleep(1.0)
     bench.send_signal(signal.SIGINT)
-    assert bench.wait(30) == 130
-    bench.communicate()
+    out, err = bench.communicate(timeout=60)
+    assert bench.returncode == 130, err
+    result = json.loads(out)
+    assert result["window_closed_by"] == "hand"
+    assert result["throughput_tps"] > 0
+    assert 0.5 < result["elapsed_s"] < 50
+
+    again = lab.start("bench", "-c", "2", "--seconds", "60")
+    until(lambda: lab.status()["load"], "the load runs")
+    again.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    again.send_signal(signal.SIGINT)  # the second one does not wait for anything
+    assert again.wait(30) == 130
+    again.communicate()
     until(lambda: not load_workers(lab) and lab.status()["load"] is None, "the load has ended")
 
 

@@ -18,7 +18,7 @@ def children() -> set[int]:
 async def test_the_ceiling_is_the_last_pace_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
-    async def carried(streams: int, pace: float, front: object) -> tuple[float, bool]:
+    async def carried(streams: int, pace: float, front: object, on_view: object) -> tuple[float, bool]:
         asked.append(pace)
         return min(streams * pace, 900.0), streams * pace < 900
 

@@ -58,6 +58,18 @@ CASES: dict[str, tuple[Measurement, Conditions, str, str]] = {
         verdict.CLIENT,
         "load workers ran 130 ms late (p99), 50 ms is the most",
     ),
+    "late workers on a processor that others fill": (
+        measured(client=ClientCost(cpu_us_per_token=20.0, loop_lag_ms_p99=130.0)),
+        Conditions(cores=2, cpu_pct=99.0),
+        verdict.CPU,
+        "CPU 99 % busy",
+    ),
+    "late workers that fill the processor": (
+        measured(throughput_tps=40_000.0, client=ClientCost(cpu_us_per_token=20.0, loop_lag_ms_p99=130.0)),
+        Conditions(cores=2, cpu_pct=99.0),
+        verdict.CLIENT,
+        "load workers ran 130 ms late (p99), 50 ms is the most",
+    ),
     "near the ceiling": (
         measured(),
         Conditions(ceiling_tps=1200.0),
@@ -66,7 +78,7 @@ CASES: dict[str, tuple[Measurement, Conditions, str, str]] = {
     ),
     "near the front's ceiling": (
         measured(),
-        Conditions(ceiling_tps=1200.0, front_only_tps=9000.0),
+        Conditions(ceiling_tps=1200.0, client_tps=9000.0),
         verdict.FRONT,
         "without the front 9,000 tok/s",
     ),

@@ -26,7 +26,9 @@ from lab_tui.model import (
 )
 from lab_tui.serving.fleet import Fleet
 from lab_tui.store.store import Store
-from lab_tui.sweep import queue as module
+from lab_tui.sweep.calibration import Calibration
+from lab_tui.sweep.cell import Meter
+from lab_tui.sweep.machine import Around
 from lab_tui.sweep.queue import Queue
 from tests.serving.conftest import MakeFleet
 from tests.serving.helpers import listening, processes_with, server_script, tiny_spec, until
@@ -62,8 +64,11 @@ class Bench:
     async def queue(self, fleet: Fleet, *, resume: bool = True) -> Queue:
         store = Store(self._file)
         await store.call(store.open)
-        readings = (HostReading(name="here", cores=2), ())
-        queue = Queue(fleet, store, lambda: readings, asyncio.Lock(), lambda: None)
+        around = Around(host=HostReading(name="here", cores=2))
+        folder = self._file.parent
+        calibration = Calibration(folder / "c", folder / "ceiling.json", folder / "c.log", wanted=False)
+        meter = Meter(fleet, lambda: around, calibration)
+        queue = Queue(fleet, store, meter, asyncio.Lock(), lambda: None)
         self._made.append((queue, store))
         await queue.start(resume)
         return queue
@@ -201,9 +206,9 @@ class Cells:
         self.begun: list[int] = []  # concurrency of each cell, as it began
         self.open = asyncio.Semaphore(0)
         self.error: Exception | None = None
-        monkeypatch.setattr(module, "measure_cell", self._measure)
+        monkeypatch.setattr(Meter, "cell", lambda _, cell, *__: self._measure(cell))
 
-    async def _measure(self, _: Fleet, cell: Cell, *__: object) -> Measurement:
+    async def _measure(self, cell: Cell) -> Measurement:
         self.begun.append(cell.concurrency)
         await self.open.acquire()
         if self.error is not None:

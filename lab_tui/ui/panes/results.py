@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rich.text import Text
 from textual.content import Content
 
-from lab_tui.model import AxisValue, CellStatus, CellView, SweepDetail
+from lab_tui.model import AxisValue, CellStatus, CellView, MachineLoad, SweepDetail
 from lab_tui.ui import format as fmt
 from lab_tui.ui.theme import CELL, GOOD, MUTED, STRONG
 from lab_tui.ui.widgets.plot import Chart, Curve
@@ -162,6 +162,24 @@ def table_row(view: CellView) -> tuple[Text, ...]:
     return (*head, *numbers, Text(result.feels or fmt.UNKNOWN), said)
 
 
+def _machine_lines(machine: MachineLoad | None) -> list[str]:
+    """Slots, processor and cards while the window was open; none when another machine served."""
+    if machine is None:
+        return []
+    lines = [
+        f"machine      slots busy {fmt.rate(machine.slots_busy)}, queue {fmt.rate(machine.queue_depth)},"
+        f" CPU {fmt.percent(machine.cpu_pct)}, RSS {fmt.size(machine.rss_bytes)}"
+    ]
+    for gpu in machine.gpus:
+        lines.append(
+            f"{f'GPU {gpu.index}':<12} {fmt.percent(gpu.util_pct)} (peak {fmt.percent(gpu.util_peak_pct)}),"
+            f" {fmt.size(gpu.memory_bytes)}, {fmt.rate(gpu.power_w)} W"
+        )
+    if machine.joules_per_token is not None:
+        lines.append(f"energy       {machine.joules_per_token:.3g} J a token")
+    return lines
+
+
 def cell_text(view: CellView) -> str:
     """One cell in full, as plain lines."""
     lines = [f"cell {view.index + 1}: {fmt.axes(view.cell)}, {view.status}"]
@@ -185,6 +203,7 @@ def cell_text(view: CellView) -> str:
             f"requests     {result.requests:,}, errors {result.errors:,}{f' ({named})' if named else ''}",
             f"tokens       by stream {tokens.stream:,}, by timings {fmt.count(tokens.timings)},"
             f" by /metrics {fmt.count(tokens.metrics)}",
+            *_machine_lines(result.machine),
             f"verdict      {result.verdict or fmt.UNKNOWN}",
             *(f"             {reading}" for reading in result.verdict_readings),
             *(f"note         {flag}" for flag in result.flags),
