@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import socket
 import ssl
@@ -98,6 +99,12 @@ def kind_of(error: BaseException) -> str:
             return "TLS failed"
         return (os.strerror(error.errno) if error.errno else str(error)).lower() or "connection failed"
     return type(error).__name__
+
+
+@functools.cache
+def trusted() -> ssl.SSLContext:
+    """What this machine trusts. Reading it takes 20 ms, too long for each of a thousand streams."""
+    return ssl.create_default_context()
 
 
 class Wire(asyncio.Protocol):
@@ -222,7 +229,7 @@ class HttpStream:
             return await self._connect()
 
     async def _connect(self) -> Wire:
-        context = ssl.create_default_context() if self.origin.scheme == "https" else None
+        context = trusted() if self.origin.scheme == "https" else None
         async with asyncio.timeout(self.connect_s):
             _, wire = await asyncio.get_running_loop().create_connection(
                 lambda: self.make_wire(self), self.origin.host, self.origin.port, ssl=context

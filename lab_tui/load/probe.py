@@ -30,6 +30,7 @@ _REMEDIES = {
     "connection refused": "start it, or give the right host and port",
     "host not found": "check the host name",
     "connect timed out": "check host, port and firewall",
+    "TLS failed": "trust its certificate (SSL_CERT_FILE=FILE lab-tui engine run), or give http://",
     "HTTP 401": "give its API key (--api-key)",
     "HTTP 403": "give an API key that may do this (--api-key)",
     "HTTP 404": "give the base URL of an OpenAI-compatible server, without a path",

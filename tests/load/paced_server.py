@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -21,6 +23,7 @@ PACE = 50.0  # tok/s of a stream
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 STEP_AFTER_S = 4.0  # of load, then half the pace
 HONEST_FIRST = 40  # answers before a fault begins, so that probe and warm-up pass
+TLS = Path(__file__).parent / "tls"
 
 
 @dataclass
@@ -201,7 +204,11 @@ class PacedServer:
 
 
 async def run() -> None:
-    server = await asyncio.start_server(PacedServer().serve, "127.0.0.1", 0, backlog=1024)
+    context = None
+    if "--tls" in sys.argv:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(TLS / "server.pem")
+    server = await asyncio.start_server(PacedServer().serve, "127.0.0.1", 0, backlog=1024, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
