@@ -62,8 +62,12 @@ def is_loopback(host: str) -> bool:
 
 
 def files_needed(max_streams: int) -> int:
-    """Open files of nginx: two connections a stream (client and instance), and some of its own."""
-    return 2 * max_streams + 128
+    """Open files of nginx: two connections a stream (client and instance), some of its own, and spare ones.
+
+    With less than a sixteenth of its connections free, nginx closes kept-alive ones of clients to have
+    more (ngx_drain_connections), and a request on its way there is reset.
+    """
+    return (2 * max_streams + 128) * 9 // 8
 
 
 def check_files(max_streams: int) -> None:

@@ -153,10 +153,3 @@ async def test_prompts_have_the_asked_length(fleet: Target) -> None:
 async def test_what_does_not_fit_is_said_before(fleet: Target) -> None:
     with pytest.raises(LabError, match="do not fit into a slot of 256"):
         await load(fleet, 4, prompt=200, output=100)
-
-
-@pytest.mark.xdist_group("real-load")
-async def test_a_thousand_streams_through_nginx(fleet: Target) -> None:
-    m = await load(fleet, 1024, 4.0, output=16)
-    assert m.errors == 0, m.errors_by_kind
-    assert m.total_tokens > 0
