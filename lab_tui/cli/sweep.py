@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,13 +12,23 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from lab_tui.cli import workload as options
 from lab_tui.cli.bench import StreamTps, Ttft, check_seconds, slo
 from lab_tui.cli.fleet import Json, Model, bring_up, spec_from
 from lab_tui.cli.output import Progress, duration, fail, number, put, put_json, run, say
 from lab_tui.cli.status import best_text, sweep_line
 from lab_tui.client import EngineClient, EngineGone, engine_session
 from lab_tui.config import Settings
-from lab_tui.model import FleetSpec, LabError, SweepDetail, SweepSpec, SweepStatus, SweepView, WindowSpec
+from lab_tui.model import (
+    FleetSpec,
+    LabError,
+    SweepDetail,
+    SweepSpec,
+    SweepStatus,
+    SweepView,
+    WindowSpec,
+    Workload,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +44,14 @@ def sweep(
     slo_ttft_ms: Ttft = None,
     slo_stream_tps: StreamTps = None,
     seconds: Annotated[float | None, typer.Option(help="Longest window of a cell.")] = None,
+    prompt_tokens: options.PromptTokens = None,
+    output_tokens: options.OutputTokens = None,
+    output_distribution: options.OutputDistribution = None,
+    prompt_file: options.PromptFile = None,
+    unique_prefix: options.UniquePrefix = None,
+    seed: options.Seed = None,
+    endpoint: options.Endpoint = None,
+    ignore_eos: options.IgnoreEos = None,
     csv: Annotated[Path | None, typer.Option(help="Write results here as they come.")] = None,
     as_json: Json = False,
     detach: Annotated[bool, typer.Option("--detach", help="Queue it and return.")] = False,
@@ -47,7 +67,18 @@ def sweep(
         raise LabError("--csv does not go with --detach", "later: `lab-tui results export ID -o FILE`")
     if csv is not None:
         _check_writable(csv)
-    detail = run(_sweep(model, preset, axis or [], changes, csv, detach))
+    asked = functools.partial(
+        options.workload,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        output_distribution=output_distribution,
+        prompt_file=prompt_file,
+        unique_prefix=unique_prefix,
+        seed=seed,
+        endpoint=endpoint,
+        ignore_eos=ignore_eos,
+    )
+    detail = run(_sweep(model, preset, axis or [], changes, asked, csv, detach))
     if detach:
         put_json(to_json(detail)) if as_json else put(sweep_line(detail.view))
         return
@@ -68,6 +99,7 @@ async def _sweep(
     preset: str | None,
     axis: list[str],
     changes: dict[str, Any],
+    asked: Callable[[Workload], Workload],
     csv: Path | None,
     detach: bool,
 ) -> SweepDetail:
@@ -77,6 +109,7 @@ async def _sweep(
     name = preset or ("custom" if axes else "quick")
     base = await _base_fleet(model)
     spec = SweepSpec(name=name, fleet=base, axes={}) if name == "custom" else space.preset(name, base)
+    changes["workload"] = asked(spec.workload)
     spec = msgspec.structs.replace(spec, axes={**spec.axes, **axes}, **changes)
     space.check(spec)
     async with engine_session() as client:

@@ -161,6 +161,8 @@ def check(spec: SweepSpec) -> None:
     count = math.prod(len(values) for values in checked.values())
     if count > MAX_CELLS:
         raise LabError(f"{count:,} cells are more than {MAX_CELLS:,}", "give fewer values on the axes")
+    if "output-tokens" in checked and spec.workload.output_tokens_max is not None:
+        raise LabError("the axis output-tokens and a range of --output-tokens are given", "choose one")
 
 
 def cells(spec: SweepSpec) -> list[Cell]:
@@ -199,9 +201,13 @@ def laid_out(spec: SweepSpec, cores: int) -> SweepSpec:
     streams_each = math.ceil(streams / smallest)
     if spec.strategy == "adaptive":
         streams_each = min(streams_each, MOST_STREAMS_PER_SLOT * _most(spec, "parallel", spec.fleet.parallel))
-    tokens = spec.workload.prompt_tokens + _most(spec, "output-tokens", spec.workload.output_tokens)
+    tokens = spec.workload.prompt_tokens + _most(
+        spec, "output-tokens", spec.workload.output_tokens_max or spec.workload.output_tokens
+    )
     context = CONTEXT_STEP * math.ceil((tokens * 1.25 + 32) / CONTEXT_STEP)
     fleet = spec.fleet
+    if spec.workload.prompt_file is not None:  # whose lengths nobody knows before the server has seen them
+        context = max(context, fleet.ctx_per_slot)
     return msgspec.structs.replace(
         spec,
         fleet=msgspec.structs.replace(

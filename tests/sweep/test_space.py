@@ -133,6 +133,22 @@ def test_laid_out_so_that_the_fleet_can_grow() -> None:
     assert (space.laid_out(given, 8).fleet.threads, space.laid_out(given, 8).fleet.threads_http) == (3, 9)
 
 
+def test_context_has_room_for_the_longest_answer_and_for_prompts_of_a_file() -> None:
+    spec = SweepSpec(
+        name="x", fleet=FLEET, axes={}, workload=Workload(prompt_tokens=64, output_tokens_max=1000)
+    )
+    assert space.laid_out(spec, 8).fleet.ctx_per_slot == 1536
+    short = msgspec.structs.replace(spec, workload=Workload(prompt_file="p.jsonl"))
+    assert space.laid_out(short, 8).fleet.ctx_per_slot == FLEET.ctx_per_slot
+
+
+def test_a_range_of_lengths_does_not_go_with_an_axis_of_them() -> None:
+    workload = Workload(output_tokens=8, output_tokens_max=16)
+    spec = SweepSpec(name="x", fleet=FLEET, axes={"output-tokens": (8, 16)}, workload=workload)
+    with pytest.raises(LabError, match="choose one"):
+        space.check(spec)
+
+
 def test_labels() -> None:
     spec = SweepSpec(
         name="x", fleet=FLEET, axes={"parallel": (8,), "concurrency": (16,), "flash-attn": ("on",)}
