@@ -27,6 +27,9 @@ READ_TIMEOUT_S = 2.0
 MAX_RESTARTS = 5
 STEADY_S = 60.0  # ready for so long: the count of restarts begins anew
 MAX_BACKOFF_S = 30.0
+# Hundreds of threads of theirs may want a processor at once: who measures them, shows them and brings
+# their tokens out comes first. With processors to spare it changes nothing.
+NICE = 5
 LADDER = StopLadder()  # facts: with a live stream the first TERM usually hangs, the second ends it
 LIVE = (InstanceState.STARTING, InstanceState.LOADING, InstanceState.READY, InstanceState.BACKOFF)
 
@@ -192,7 +195,8 @@ class Instance:
     async def _spawn(self) -> Process:
         self._set(InstanceState.STARTING)
         await check_free("127.0.0.1", self.port, f"instance {self.index}")
-        process = Process.start(self.command, self._log, llama_server.environment(os.environ))
+        environment = llama_server.environment(os.environ)
+        process = Process.start(self.command, self._log, environment, nice=NICE)
         self._process = process
         self._started_at = time.monotonic()
         self._changed()

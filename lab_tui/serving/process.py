@@ -56,10 +56,16 @@ class Process:
 
     @classmethod
     def start(
-        cls, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None = None
+        cls,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        nice: int = 0,
     ) -> Process:
         """Run ``command``, its output appended to ``log``. Raises LabError when it cannot be run.
 
+        ``nice`` is how much it stands back behind this process when processors are short, 0 to 19.
         Not a coroutine, so that no cancellation can come between the birth of a child and its record.
         """
         try:
@@ -85,6 +91,9 @@ class Process:
                 raise LabError(
                     f"cannot run {command[0]}: {error.strerror}", "`lab-tui doctor` shows the parts in use"
                 ) from error
+        if nice:
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                os.setpriority(os.PRIO_PROCESS, popen.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
         ps = _psutil_process(popen.pid)
         record = ProcessRecord(
             pid=popen.pid,

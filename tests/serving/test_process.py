@@ -50,6 +50,12 @@ async def test_a_signal_is_a_negative_code(log: Path) -> None:
     child.signal(signal.SIGTERM)  # to one that is gone: nothing
 
 
+async def test_one_that_stands_back(log: Path) -> None:
+    child = Process.start(("/bin/sleep", "60"), log, os.environ, nice=5)
+    assert psutil.Process(child.pid).nice() == psutil.Process().nice() + 5
+    await child.stop(QUICK)
+
+
 async def test_one_that_goes_when_asked_is_not_killed(log: Path) -> None:
     child = run(log, "trap 'echo bye; exit 7' TERM; echo here; while :; do sleep 0.05; done")
     await said(child, "here")
