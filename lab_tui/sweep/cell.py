@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from lab_tui import __version__
+from lab_tui import __version__, tasks
 from lab_tui.load.driver import measure
 from lab_tui.load.plan import Backend, LoadPlan, Target
 from lab_tui.model import (
@@ -33,6 +33,7 @@ from lab_tui.sweep.verdict import MEMORY_WORDS, Conditions, is_near, judge
 MIB = 1 << 20
 Look = Callable[[], Around]
 OnView = Callable[[LoadView], None]
+Ceilings = tuple[dict[str, float | None], tuple[str, ...]]  # fields of Conditions, flags
 
 
 class Meter:
@@ -69,35 +70,48 @@ class Meter:
         measured = await measure(plan, watch, stop)
         machine = machine_load(seen, measured.throughput_tps)
         measured = msgspec.structs.replace(measured, machine=machine)
-        conditions, flags = await self._conditions(measured, on_view)
-        return judged(msgspec.structs.replace(measured, flags=(*measured.flags, *flags)), conditions)
+        conditions = self._conditions(measured)
+        if measured.throughput_tps >= MATTERS_FROM_TPS:
+            ceilings, unknown = await self._unless(stop, self._ceilings(measured, on_view))
+            conditions = msgspec.structs.replace(conditions, **ceilings)
+            measured = msgspec.structs.replace(measured, flags=(*measured.flags, *unknown))
+        return judged(measured, conditions)
 
-    async def _conditions(self, measured: Measurement, on_view: OnView) -> tuple[Conditions, tuple[str, ...]]:
-        """What the rules need to know beside the figures, and what could not be known."""
+    def _conditions(self, measured: Measurement) -> Conditions:
+        """What the rules need to know beside the figures."""
         spec = self._fleet.spec
         machine = measured.machine or MachineLoad()
-        conditions = Conditions(
+        return Conditions(
             slots_total=spec.instances * spec.parallel if spec else None,
             cores=self._look().host.cores,
             cpu_pct=machine.cpu_pct,
             # Of the busiest card: one that is full holds the others' share of a request back.
             gpu_util_pct=max((g.util_pct for g in machine.gpus if g.util_pct is not None), default=None),
             gpu_power_pct=max((g.power_pct for g in machine.gpus if g.power_pct is not None), default=None),
+            memory_error=self._memory_error() if measured.errors else "",
         )
-        if measured.errors:
-            conditions = msgspec.structs.replace(conditions, memory_error=self._memory_error())
-        if measured.throughput_tps < MATTERS_FROM_TPS:
-            return conditions, ()
-        _, nginx = await self._fleet.find_parts()
+
+    async def _ceilings(self, measured: Measurement, on_view: OnView) -> Ceilings:
+        """The ceilings that matter for this measurement, and a flag when one cannot be found."""
         try:
-            ceiling = await self._calibration.through_front(nginx, on_view)
-            conditions = msgspec.structs.replace(conditions, ceiling_tps=ceiling)
-            if is_near(measured, ceiling):
-                alone = await self._calibration.client(nginx, on_view)
-                conditions = msgspec.structs.replace(conditions, client_tps=alone)
+            _, nginx = await self._fleet.find_parts()
+            found = {"ceiling_tps": await self._calibration.through_front(nginx, on_view)}
+            if is_near(measured, found["ceiling_tps"]):
+                found["client_tps"] = await self._calibration.client(nginx, on_view)
         except (LabError, OSError) as error:
-            return conditions, (f"the ceiling of client and front is not known: {error}",)
-        return conditions, ()
+            return {}, (f"the ceiling of client and front is not known: {error}",)
+        return found, ()
+
+    async def _unless(self, stop: asyncio.Event | None, work: Coroutine[Any, Any, Ceilings]) -> Ceilings:
+        """What ``work`` finds; nothing once it is told to stop, for the result has to come now."""
+        stopped = asyncio.create_task((stop or asyncio.Event()).wait(), name="stop")
+        finding = asyncio.create_task(work, name="ceilings")
+        try:
+            await asyncio.wait({stopped, finding}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await tasks.end(stopped)
+            await tasks.end(finding)
+        return ({}, ()) if finding.cancelled() else finding.result()
 
     def _memory_error(self) -> str:
         """What an instance that died said of memory; "" when none did."""
