@@ -18,7 +18,7 @@ import pytest
 from lab_tui.model import FrontState, LabError
 from lab_tui.serving import front as module
 from lab_tui.serving import parts
-from lab_tui.serving.front import Front, FrontSpec, check_files, config_text
+from lab_tui.serving.front import Front, FrontSpec, check_files, config_text, files_needed
 from lab_tui.serving.parts import Found, Nginx
 from lab_tui.serving.process import session_members
 from lab_tui.serving.readings import plain_http
@@ -47,8 +47,8 @@ def test_config() -> None:
         "server 127.0.0.1:9001 max_fails=0;",
         "zone llm 64k;",
         "listen 127.0.0.1:8088 backlog=4096;",
-        "worker_connections 328;",  # two a stream, and some
-        "worker_rlimit_nofile 328;",
+        "worker_connections 369;",  # two a stream, some, and an eighth to spare
+        "worker_rlimit_nofile 369;",
         "proxy_buffering off;",
         "proxy_read_timeout 3600s;",
         'return 200 "7";',
@@ -102,9 +102,15 @@ def test_url_is_one_that_this_machine_reaches() -> None:
 
 def test_too_many_streams_for_the_hard_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.resource, "getrlimit", lambda _: (256, 1024))  # type: ignore[attr-defined]
-    check_files(448)
-    with pytest.raises(LabError, match=r"449 streams need 1026 open files, the hard limit is 1024: .*ulimit"):
-        check_files(449)
+    check_files(391)
+    with pytest.raises(LabError, match=r"392 streams need 1026 open files, the hard limit is 1024: .*ulimit"):
+        check_files(392)
+
+
+@pytest.mark.parametrize("streams", [1, 64, 1024, 65_536])
+def test_a_sixteenth_of_the_connections_stays_free(streams: int) -> None:
+    """With less, nginx closes kept-alive connections of clients."""
+    assert files_needed(streams) - 2 * streams - 16 > files_needed(streams) / 16
 
 
 # --- a real nginx -------------------------------------------------------------------------------
