@@ -32,6 +32,7 @@ from lab_tui.model import (
     History,
     LabError,
     LogLine,
+    ResultsFile,
     Snapshot,
     SweepDetail,
     SweepSpec,
@@ -126,6 +127,10 @@ class EngineClient:
     async def sweep(self, spec: SweepSpec) -> SweepView:
         """Queue a sweep."""
         return await self._call("POST", "/sweeps", SweepView, body=spec)
+
+    async def import_results(self, file: ResultsFile) -> SweepView:
+        """Keep a CSV of results as a finished sweep."""
+        return await self._call("POST", "/sweeps/import", SweepView, body=file)
 
     async def sweeps(self) -> list[SweepView]:
         """Every sweep in the store, newest first."""

@@ -326,7 +326,7 @@ class StreamRate(Data, frozen=True, kw_only=True):
 class TokenCounts(Data, frozen=True, kw_only=True):
     """Output tokens counted in three independent ways over the whole run. ``None``: not offered."""
 
-    stream: int
+    stream: int | None = None  # always there for what lab-tui measured itself
     timings: int | None = None
     metrics: int | None = None
 
@@ -366,10 +366,10 @@ class Measurement(Data, frozen=True, kw_only=True):
     throughput_tps: float  # output tokens a second inside the window
     throughput_ci95_tps: float | None  # half-width of the 95 % interval; None: window too short
     prompt_tps: float | None
-    requests_per_s: float
+    requests_per_s: float | None  # None: imported from a file that does not say
     total_tokens: int  # output tokens inside the window
     elapsed_s: float  # length of the window
-    requests: int  # finished inside the window
+    requests: int | None  # finished inside the window; None as above
     concurrency: int
     errors: int
     errors_by_kind: dict[str, int] = {}
@@ -455,6 +455,13 @@ class Failure(Data, frozen=True, kw_only=True):
 
     message: str
     remedy: str = ""
+
+
+class ResultsFile(Data, frozen=True, kw_only=True):
+    """A CSV of results to keep as a finished sweep."""
+
+    name: str  # of the file, without its folder
+    text: str
 
 
 class BenchEvent(Data, frozen=True, kw_only=True):

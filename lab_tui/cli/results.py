@@ -1,20 +1,24 @@
-"""results list, show, best, compare, export."""
+"""results list, show, best, compare, export; import."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+import msgspec
 import typer
 
 from lab_tui.cli.fleet import Json
 from lab_tui.cli.output import duration, number, put, put_json, run, table
-from lab_tui.cli.status import best_text
+from lab_tui.cli.status import best_text, sweep_line
 from lab_tui.cli.sweep import to_json
 from lab_tui.client import engine_session
-from lab_tui.model import CellView, LabError, SweepDetail, SweepView
+from lab_tui.model import CellView, LabError, Measurement, ResultsFile, SweepDetail, SweepView
+
+MOST_BYTES = 4 << 20  # of a CSV; the cells that a sweep may have are less
 
 results = typer.Typer(help="What was measured.", rich_markup_mode=None)
 Id = Annotated[int, typer.Argument(metavar="ID")]
@@ -23,6 +27,7 @@ Id = Annotated[int, typer.Argument(metavar="ID")]
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.add_typer(results, name="results")
+    app.command("import")(import_results)
 
 
 @results.callback(invoke_without_command=True)
@@ -72,7 +77,7 @@ def show(sweep_id: Id, as_json: Json = False) -> None:
     if as_json:
         put_json(to_json(detail))
         return
-    head = ("INST", "PAR", "CONC", "TOK/S", "±", "TTFT p95", "STREAM p50", "STATUS", "VERDICT")
+    head = ("#", "INST", "PAR", "CONC", "TOK/S", "±", "TTFT p95", "STREAM p50", "STATUS", "VERDICT")
     put(table(head, [_cell_line(cell) for cell in detail.cells]))
     if detail.view.best is not None:
         put(f"best {best_text(detail.view.best)}")
@@ -80,7 +85,7 @@ def show(sweep_id: Id, as_json: Json = False) -> None:
 
 def _cell_line(cell: CellView) -> tuple[str, ...]:
     fleet, result = cell.cell.fleet, cell.result
-    place = (str(fleet.instances), str(fleet.parallel), str(cell.cell.concurrency))
+    place = (str(cell.index + 1), str(fleet.instances), str(fleet.parallel), str(cell.cell.concurrency))
     if result is None:
         return (*place, "-", "-", "-", "-", str(cell.status), cell.reason)
     return (
@@ -109,43 +114,86 @@ def best(sweep_id: Id, as_json: Json = False) -> None:
             put(f"tied  {best_text(tie)}")
 
 
+class Pair(NamedTuple):
+    """One cell measured in two sweeps."""
+
+    key: tuple[object, ...]
+    a: Measurement
+    b: Measurement
+
+    @property
+    def ratio(self) -> float | None:
+        """The second over the first."""
+        return self.b.throughput_tps / self.a.throughput_tps if self.a.throughput_tps else None
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the two 95 % intervals meet, as for a tie; None without an interval."""
+        if self.a.throughput_ci95_tps is None or self.b.throughput_ci95_tps is None:
+            return None
+        apart = abs(self.b.throughput_tps - self.a.throughput_tps)
+        return apart <= self.a.throughput_ci95_tps + self.b.throughput_ci95_tps
+
+
+WITHIN = {True: "within ±", False: "beyond ±", None: "no interval"}
+PLACE = ("instances", "parallel", "concurrency")
+
+
 @results.command("compare")
 def compare(first: Annotated[int, typer.Argument(metavar="A")],
             second: Annotated[int, typer.Argument(metavar="B")], as_json: Json = False) -> None:  # fmt: skip
-    """The cells that two sweeps have in common, side by side."""
-    a, b = run(_detail(first)), run(_detail(second))
-    others = {_key(cell): cell for cell in b.cells if cell.result is not None}
-    pairs = [(c, others[_key(c)]) for c in a.cells if c.result is not None and _key(c) in others]
+    """The cells that two sweeps have in common, side by side, and whether they can be told apart."""
+    a, b = run(_details(first, second))
+    names = [*PLACE, *(n for n in a.spec.axes | b.spec.axes if n not in PLACE and _varies(n, a, b))]
+    others = {_key(cell, names): cell.result for cell in b.cells if cell.result is not None}
+    pairs = [
+        Pair(key, cell.result, others[key])
+        for cell in a.cells
+        if cell.result is not None and (key := _key(cell, names)) in others
+    ]
     if as_json:
-        put_json([_pair(x, y) for x, y in pairs])
+        put_json([_pair(pair, names) for pair in pairs])
     elif not pairs:
         raise LabError(f"sweeps {first} and {second} have no measured cell in common")
     else:
-        head = ("INST", "PAR", "CONC", f"TOK/S of {first}", f"TOK/S of {second}", "RATIO")
-        put(table(head, [_pair_line(x, y) for x, y in pairs]))
+        head = ["INST", "PAR", "CONC", *(name.upper() for name in names[3:])]
+        head += [f"TOK/S of {first}", "±", f"TOK/S of {second}", "±", "RATIO", "DIFFERENCE"]
+        put(table(head, [_pair_line(pair) for pair in pairs]))
 
 
-def _key(cell: CellView) -> tuple[object, ...]:
-    return (cell.cell.fleet.instances, cell.cell.fleet.parallel, cell.cell.concurrency)
+async def _details(first: int, second: int) -> tuple[SweepDetail, SweepDetail]:
+    async with engine_session() as client:
+        return await client.sweep_detail(first), await client.sweep_detail(second)
 
 
-def _pair(a: CellView, b: CellView) -> dict[str, object]:
-    assert a.result is not None and b.result is not None
-    instances, parallel, concurrency = _key(a)
+def _varies(name: str, a: SweepDetail, b: SweepDetail) -> bool:
+    """Whether an axis has more than one value in either sweep."""
+    return any(len(detail.spec.axes.get(name, ())) > 1 for detail in (a, b))
+
+
+def _key(cell: CellView, names: Sequence[str]) -> tuple[object, ...]:
+    """What makes it the same cell in another sweep: its value on each of these axes."""
+    settings = {
+        **msgspec.structs.asdict(cell.cell.fleet),
+        "concurrency": cell.cell.concurrency,
+        "output_tokens": cell.cell.workload.output_tokens,
+    }
+    return tuple(settings.get(name.replace("-", "_"), cell.cell.axes.get(name)) for name in names)
+
+
+def _pair(pair: Pair, names: Sequence[str]) -> dict[str, object]:
     return {
-        "instances": instances,
-        "parallel": parallel,
-        "concurrency": concurrency,
-        "throughput_tps": [a.result.throughput_tps, b.result.throughput_tps],
-        "ratio": b.result.throughput_tps / a.result.throughput_tps if a.result.throughput_tps else None,
+        **dict(zip(names, pair.key, strict=True)),
+        "throughput_tps": [pair.a.throughput_tps, pair.b.throughput_tps],
+        "throughput_ci95_tps": [pair.a.throughput_ci95_tps, pair.b.throughput_ci95_tps],
+        "ratio": pair.ratio,
+        "within": pair.within,
     }
 
 
-def _pair_line(a: CellView, b: CellView) -> tuple[str, ...]:
-    assert a.result is not None and b.result is not None
-    ratio = b.result.throughput_tps / a.result.throughput_tps if a.result.throughput_tps else None
-    return (*map(str, _key(a)), number(a.result.throughput_tps), number(b.result.throughput_tps),
-            number(ratio, 2))  # fmt: skip
+def _pair_line(pair: Pair) -> tuple[str, ...]:
+    figures = [number(value) for m in (pair.a, pair.b) for value in (m.throughput_tps, m.throughput_ci95_tps)]
+    return (*map(str, pair.key), *figures, number(pair.ratio, 2), WITHIN[pair.within])
 
 
 @results.command("export")
@@ -157,8 +205,6 @@ def export(
     ] = None,
 ) -> None:
     """A sweep as CSV (llama-throughput-lab's nine columns first), JSON or Markdown."""
-    import msgspec
-
     from lab_tui.store.export import to_csv, to_markdown
 
     writers: dict[str, Callable[[SweepDetail], str]] = {
@@ -176,3 +222,28 @@ def export(
         output.write_text(text)
     except OSError as error:
         raise LabError(f"cannot write {output} ({error.strerror})", "choose another -o") from error
+
+
+def import_results(file: Annotated[Path, typer.Argument(metavar="FILE.csv")]) -> None:
+    """Keep a CSV of llama-throughput-lab, or of `results export`, as a finished sweep."""
+    put(sweep_line(run(_import(file))))
+
+
+async def _import(file: Path) -> SweepView:
+    text = await asyncio.to_thread(_text, file)
+    async with engine_session() as client:
+        return await client.import_results(ResultsFile(name=file.name, text=text))
+
+
+def _text(file: Path) -> str:
+    """The content. Raises LabError when it cannot be read, or is not a table of results."""
+    try:
+        with file.open("rb") as handle:
+            content = handle.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise LabError(f"{file} is larger than {MOST_BYTES >> 20} MB", "give a CSV of results")
+        return content.decode()
+    except OSError as error:
+        raise LabError(f"cannot read {file} ({error.strerror})", "give a CSV of results") from error
+    except UnicodeDecodeError as error:
+        raise LabError(f"{file} is not UTF-8 text ({error.reason})", "give a CSV of results") from error

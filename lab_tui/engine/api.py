@@ -20,6 +20,7 @@ from lab_tui.model import (
     FleetSpec,
     LabError,
     LogLine,
+    ResultsFile,
     SweepSpec,
 )
 
@@ -58,6 +59,7 @@ def application(engine: Engine) -> web.Application:
     post("/bench", _bench)
     post("/bench/stop", _stop_bench)
     post("/sweeps", _add_sweep)
+    post("/sweeps/import", _import)
     post("/sweeps/{id}/remove", _remove)
     post("/sweeps/{id}/move", _move)
     post("/queue/{action}", _queue)
@@ -202,6 +204,10 @@ async def _stop_bench(engine: Engine, _: web.Request) -> web.StreamResponse:
 
 async def _add_sweep(engine: Engine, request: web.Request) -> web.StreamResponse:
     return _answer(await engine.queue.add(await _body(request, SweepSpec)))
+
+
+async def _import(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return _answer(await engine.import_results(await _body(request, ResultsFile)))
 
 
 async def _remove(engine: Engine, request: web.Request) -> web.StreamResponse:

@@ -25,13 +25,15 @@ from lab_tui.model import (
     LabError,
     LoadView,
     Measurement,
+    ResultsFile,
     Snapshot,
     SweepSpec,
+    SweepView,
 )
 from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.models import default_model
 from lab_tui.store.store import Store
-from lab_tui.sweep import space
+from lab_tui.sweep import imports, space
 from lab_tui.sweep.calibration import Calibration
 from lab_tui.sweep.cell import Meter, bench_plan, remote
 from lab_tui.sweep.machine import Around
@@ -192,6 +194,10 @@ class Engine:
         """Stop the fleet; a sweep that uses it is paused at once."""
         await self.queue.yield_fleet(pause=self.queue.running() is not None)
         await self.fleet.down()
+
+    async def import_results(self, file: ResultsFile) -> SweepView:
+        """Keep a CSV of results as a finished sweep. Raises LabError naming what is wrong with it."""
+        return await imports.keep(self._store, file)
 
     def bench_plan(self, spec: BenchSpec) -> LoadPlan:
         """The plan of a bench. Raises LabError when there is nothing to load, or something runs."""

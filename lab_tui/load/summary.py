@@ -267,6 +267,7 @@ def _answer_flags(plan: LoadPlan, found: Found, sample: Sample, elapsed: float, 
 def _token_flags(record: Record, outcome: Outcome, sample: Sample) -> list[str]:
     """Where the three counts disagree by more than they may."""
     counts = _counts(record, outcome, sample)
+    assert counts.stream is not None
     flags = []
     if counts.timings is not None and abs(counts.timings - counts.stream) > TOLERANCE * counts.stream:
         flags.append(f"tokens do not reconcile: stream {counts.stream}, timings {counts.timings}")

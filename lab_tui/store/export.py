@@ -16,6 +16,18 @@ NINE = (
     "instances", "parallel", "batch", "ubatch", "concurrency",
     "throughput_tps", "total_tokens", "elapsed_s", "errors",
 )  # fmt: skip
+# Figures of a measurement that have a column of their own name, and those that have one a rank.
+PLAIN = (
+    "throughput_ci95_tps", "prompt_tps", "requests", "requests_per_s", "goodput_rps", "output_tokens_mean",
+)  # fmt: skip
+RANKED = ("ttft_ms", "itl_ms", "tpot_ms", "e2e_ms")
+RANKS = ("p50", "p95", "p99")
+BETWEEN_FLAGS = "; "
+
+
+def rank_column(figure: str, rank: str) -> str:
+    """The column of one rank: ``ttft_ms``, ``p95`` → ``ttft_p95_ms``."""
+    return f"{figure.removesuffix('_ms')}_{rank}_ms"
 
 
 def row(cell: CellView) -> dict[str, Any]:
@@ -36,18 +48,15 @@ def row(cell: CellView) -> dict[str, Any]:
 
 def _figures(result: Measurement | None) -> dict[str, Any]:
     """The figures of a measurement, flat; the same keys with None when there is none."""
-    flat: dict[str, Any] = {name: getattr(result, name, None) for name in NINE[5:]}
-    flat["throughput_ci95_tps"] = getattr(result, "throughput_ci95_tps", None)
-    for name in ("prompt_tps", "requests", "requests_per_s", "goodput_rps", "output_tokens_mean"):
-        flat[name] = getattr(result, name, None)
-    for name in ("ttft_ms", "itl_ms", "tpot_ms", "e2e_ms"):
+    flat: dict[str, Any] = {name: getattr(result, name, None) for name in (*NINE[5:], *PLAIN)}
+    for name in RANKED:
         ranks = getattr(result, name, Percentiles())
-        flat |= {f"{name.removesuffix('_ms')}_{p}_ms": getattr(ranks, p) for p in ("p50", "p95", "p99")}
+        flat |= {rank_column(name, rank): getattr(ranks, rank) for rank in RANKS}
     flat["per_stream_p5_tps"] = result.per_stream_tps.p5 if result else None
     flat["per_stream_p50_tps"] = result.per_stream_tps.p50 if result else None
     flat |= _machine((result.machine if result else None) or MachineLoad())
     flat["verdict"] = result.verdict if result else None
-    flat["flags"] = "; ".join(result.flags) if result else None
+    flat["flags"] = BETWEEN_FLAGS.join(result.flags) if result else None
     return flat
 
 

@@ -173,6 +173,30 @@ class Store:
             )
         return sweep
 
+    def add_finished(
+        self,
+        spec: SweepSpec,
+        cells: Sequence[CellView],
+        status: SweepStatus,
+        elapsed_s: float,
+        reason: str = "",
+    ) -> int:
+        """Keep a sweep that is over, whole or not at all; its id."""
+        with self._transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO sweep (created, position, status, reason, elapsed_s, spec)"
+                " VALUES (?, 0, ?, ?, ?, ?)",
+                (time.time(), status, reason, elapsed_s, _text(spec)),
+            )
+            sweep = cursor.lastrowid
+            assert sweep is not None
+            db.executemany(
+                "INSERT INTO cell (sweep, idx, cell, status, reason, started, took_s, result, context)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [(sweep, view.index, _text(view.cell), *_outcome(view)) for view in cells],
+            )
+        return sweep
+
     def set_status(self, sweep: int, status: SweepStatus, elapsed_s: float, reason: str = "") -> None:
         """Keep where a sweep is."""
         self._execute(
@@ -190,16 +214,7 @@ class Store:
             db.execute(
                 "UPDATE cell SET status = ?, reason = ?, started = ?, took_s = ?, result = ?, context = ?"
                 " WHERE sweep = ? AND idx = ?",
-                (
-                    view.status,
-                    view.reason,
-                    view.started,
-                    view.took_s,
-                    _text(view.result) if view.result else None,
-                    _text(view.context),
-                    sweep,
-                    view.index,
-                ),
+                (*_outcome(view), sweep, view.index),
             )
             db.execute("UPDATE sweep SET elapsed_s = ? WHERE id = ?", (elapsed_s, sweep))
 
@@ -280,6 +295,12 @@ class _Transaction:
 
 def _text(value: Any) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def _outcome(view: CellView) -> tuple[Any, ...]:
+    """What became of a cell: status, reason, started, took_s, result, context."""
+    result = _text(view.result) if view.result else None
+    return (view.status, view.reason, view.started, view.took_s, result, _text(view.context))
 
 
 def _cell_view(row: tuple[Any, ...]) -> CellView:

@@ -67,6 +67,7 @@ def memory(m: Measurement, c: Conditions) -> Reason:
 
 def failing(m: Measurement, c: Conditions) -> Reason:
     """More than one request in a hundred failed."""
+    assert m.requests is not None  # measured here
     total = m.requests + m.errors
     if m.errors <= ERROR_SHARE * total:
         return ()

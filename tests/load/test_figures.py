@@ -103,6 +103,7 @@ async def test_latencies_are_those_of_the_server(paced: str) -> None:
     assert m.e2e_ms.p50 is not None and 1000 <= m.e2e_ms.p50 < 1100
     assert m.itl_ms.p50 == pytest.approx(20, rel=0.15)
     assert m.requests_per_s == pytest.approx(STREAMS, rel=0.1)
+    assert m.requests_per_s is not None
     assert m.goodput_rps == pytest.approx(m.requests_per_s, rel=0.05)
     assert m.prompt_tps == pytest.approx(20 * m.requests_per_s, rel=0.15)
 
@@ -119,6 +120,7 @@ async def test_failures_are_counted_by_kind(paced: str) -> None:
     assert said["failed"] - 1 <= m.errors_by_kind["HTTP 500"] <= said["failed"]
     assert list(m.errors_by_kind) == ["HTTP 500"]
     assert flagged(m, "oops")
+    assert m.tokens.stream is not None
     assert m.tokens.stream <= said["tokens"]
 
 

@@ -200,8 +200,9 @@ def cell_text(view: CellView) -> str:
         closed = result.window_closed_by or fmt.UNKNOWN
         lines += [
             f"window       {fmt.duration(result.elapsed_s)}, closed by {closed}",
-            f"requests     {result.requests:,}, errors {result.errors:,}{f' ({named})' if named else ''}",
-            f"tokens       by stream {tokens.stream:,}, by timings {fmt.count(tokens.timings)},"
+            f"requests     {fmt.count(result.requests)}, "
+            f"errors {result.errors:,}{f' ({named})' if named else ''}",
+            f"tokens       by stream {fmt.count(tokens.stream)}, by timings {fmt.count(tokens.timings)},"
             f" by /metrics {fmt.count(tokens.metrics)}",
             *_machine_lines(result.machine),
             f"verdict      {result.verdict or fmt.UNKNOWN}",
