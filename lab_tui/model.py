@@ -245,6 +245,7 @@ class LoadView(Data, frozen=True, kw_only=True):
 class Best(Data, frozen=True, kw_only=True):
     """The best cell so far."""
 
+    cell: int  # its number in the sweep, from 1
     instances: int
     parallel: int
     concurrency: int

@@ -80,8 +80,12 @@ def check_files(max_streams: int) -> None:
         )
 
 
-def config_text(spec: FrontSpec, nginx: Nginx, generation: int) -> str:
-    """The nginx configuration of ``spec``. The reasons for each line are in the README, The front."""
+def config_text(spec: FrontSpec, nginx: Nginx, generation: int | None) -> str:
+    """The nginx configuration of ``spec``. The reasons for each line are in the README, The front.
+
+    ``generation`` is what the front answers to whoever asks which configuration is in effect; None:
+    it is not asked.
+    """
     files = files_needed(spec.max_streams)
     listen = f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}"
     if spec.host == "::":
@@ -100,7 +104,12 @@ def config_text(spec: FrontSpec, nginx: Nginx, generation: int) -> str:
             'default_type application/json; return 503 \'{"error":{"code":503,'
             '"message":"no instance is ready","type":"unavailable_error"}}\';'
         )
-    hidden = "" if is_loopback(spec.host) else f"    location ~ ^/({PRIVATE_PATHS}) {{ return 404; }}\n"
+    places = ""
+    if generation is not None:
+        said = f'default_type text/plain; return 200 "{generation}";'
+        places = f"    location = {GENERATION_PATH} {{ {said} }}\n"
+    if not is_loopback(spec.host):
+        places += f"    location ~ ^/({PRIVATE_PATHS}) {{ return 404; }}\n"
     return f"""pid nginx.pid;
 worker_processes 1;
 worker_rlimit_nofile {files};
@@ -115,8 +124,7 @@ http {{
     listen {listen} backlog=4096;
     client_max_body_size 64m; client_body_buffer_size 64m;
     add_header X-Upstream $upstream_addr always;
-    location = {GENERATION_PATH} {{ default_type text/plain; return 200 "{generation}"; }}
-{hidden}    location / {{
+{places}    location / {{
       {serve}
       proxy_http_version 1.1;
       proxy_set_header Connection "";

@@ -84,6 +84,7 @@ def _resources(cell: CellView) -> tuple[int, int, int]:
 def _best(cell: CellView) -> Best:
     assert cell.result is not None
     return Best(
+        cell=cell.index + 1,
         instances=cell.cell.fleet.instances,
         parallel=cell.cell.fleet.parallel,
         concurrency=cell.cell.concurrency,

@@ -74,7 +74,9 @@ def sweep_view(id: int = 7, **more: Any) -> SweepView:
     }
     usual |= {"now": "8×32 c=256", "phase": Phase.MEASURING}
     usual |= {
-        "best": Best(instances=8, parallel=32, concurrency=256, throughput_tps=1198, throughput_ci95_tps=17)
+        "best": Best(
+            cell=9, instances=8, parallel=32, concurrency=256, throughput_tps=1198, throughput_ci95_tps=17
+        )
     }
     return SweepView(id=id, **(usual | more))
 

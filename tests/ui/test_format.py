@@ -80,7 +80,9 @@ def test_age_only_when_it_matters() -> None:
 
 
 def test_best() -> None:
-    best = Best(instances=8, parallel=32, concurrency=256, throughput_tps=1198, throughput_ci95_tps=16.8)
+    best = Best(
+        cell=9, instances=8, parallel=32, concurrency=256, throughput_tps=1198, throughput_ci95_tps=16.8
+    )
     assert fmt.best(best) == "8×32 c=256 1,198 ±1.4%"
 
 

@@ -1,0 +1,109 @@
+"""A fleet as a docker compose file: one container an instance, nginx before them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from lab_tui.serving.parts import Nginx
+from lab_tui.serving.standalone import FOREGROUND, NAME, Recipe
+
+SERVER_IMAGE = "ghcr.io/ggml-org/llama.cpp:server"
+CUDA_IMAGE = "ghcr.io/ggml-org/llama.cpp:server-cuda"
+NGINX = Nginx(command=("nginx",), source="image", version=(1, 28))
+MODELS = "/models"
+COMPOSE = """\
+# {title}
+# Mounted at {models}, read-only: the folder of the model; on another machine name its folder at "source".
+# Another file that the arguments name has to be mounted too.
+# The containers share the network of the machine (Linux): instances stay on its loopback, as without docker.
+name: {name}
+
+x-instance: &instance
+  image: {image}
+  network_mode: host
+  restart: unless-stopped
+{gpus}  volumes:
+    - {{type: bind, source: {folder}, target: {models}, read_only: true}}
+
+services:
+{instances}
+  front:
+    image: {nginx_image}
+    network_mode: host
+    restart: unless-stopped
+    command: {front}
+    tmpfs: [/front/tmp]
+    ulimits: {{nofile: {files}}}
+    configs:
+      - {{source: front, target: /front/nginx.conf}}
+    depends_on:
+{after}
+
+configs:
+  front:
+    content: |
+{config}
+"""
+INSTANCE = """\
+  llama-{index}:
+    <<: *instance
+    command: {command}
+    healthcheck:
+      test: ["CMD", "curl", "-fs", "--noproxy", "127.0.0.1", "-o", "/dev/null", "http://127.0.0.1:{port}/health"]
+      interval: 2s
+      start_period: {timeout_s}s
+"""
+
+
+def compose(recipe: Recipe) -> dict[str, str]:
+    """One file, the configuration of nginx in it."""
+    folder, name = Path(recipe.spec.model).parent, Path(recipe.spec.model).name
+    inside = msgspec.structs.replace(
+        recipe,
+        spec=msgspec.structs.replace(recipe.spec, model=f"{MODELS}/{name}"),
+        server=msgspec.structs.replace(recipe.server, command=()),  # the image runs it
+        nginx=NGINX,
+    )
+    instances = [
+        INSTANCE.format(
+            index=index,
+            port=port,
+            command=_list(inside.command(index)),
+            timeout_s=round(recipe.ready_timeout_s),
+        )
+        for index, port in enumerate(inside.ports)
+    ]
+    front = (*NGINX.command, "-p", "/front/", "-c", "nginx.conf", *FOREGROUND)
+    indexes = range(inside.spec.instances)
+    text = COMPOSE.format(
+        title=recipe.title,
+        name=NAME,
+        models=MODELS,
+        image=_text(CUDA_IMAGE if recipe.cuda else SERVER_IMAGE),
+        gpus="  gpus: all\n" if recipe.cuda else "",
+        folder=_text(str(folder)),
+        instances="\n".join(instances),
+        nginx_image=_text(f"nginx:{NGINX.version_text}"),
+        front=_list(front),
+        files=inside.files,
+        after="\n".join(f"      llama-{index}: {{condition: service_healthy}}" for index in indexes),
+        config="\n".join(f"      {line}".rstrip() for line in _dollars(inside.config()).splitlines()),
+    )
+    return {"compose.yaml": text}
+
+
+def _list(words: Sequence[str]) -> str:
+    return "[" + ", ".join(map(_text, words)) + "]"
+
+
+def _text(text: str) -> str:
+    """A string of YAML, which JSON's are too; compose itself replaces what begins with ``$``."""
+    return _dollars(json.dumps(text, ensure_ascii=False))
+
+
+def _dollars(text: str) -> str:
+    return text.replace("$", "$$")

@@ -1,0 +1,115 @@
+"""A fleet as systemd user units: one template for the instances, nginx, and a target for all of it."""
+
+from __future__ import annotations
+
+from lab_tui.serving.standalone import FOREGROUND, NAME, Recipe
+
+CONFIG = f"{NAME}.nginx.conf"
+STOP_S = 10  # how long an instance or nginx may take to end its streams
+# %i of the template is the port of the instance: all that differs between their command lines.
+INSTANCE = """\
+# {title}
+[Unit]
+Description=llama-server on port %i
+PartOf={name}.target
+
+[Service]
+Type=exec
+WorkingDirectory=/
+ExecStart={command}
+ExecStartPost=/bin/sh -c {wait}
+TimeoutStartSec={timeout_s}
+TimeoutStopSec={stop_s}
+Restart=on-failure
+"""
+FRONT = """\
+# {title}
+[Unit]
+Description=nginx before the llama-servers
+PartOf={name}.target
+Wants={instances}
+After={instances}
+
+[Service]
+Type=exec
+RuntimeDirectory={name} {name}/tmp
+ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
+KillSignal=SIGQUIT
+TimeoutStopSec={stop_s}
+LimitNOFILE={files}
+Restart=on-failure
+"""
+TARGET = """\
+# {title}
+# Put the four files into ~/.config/systemd/user, then:
+#   systemctl --user daemon-reload && systemctl --user enable --now {name}.target
+# To run without anybody logged in: loginctl enable-linger
+[Unit]
+Description={instances} llama-servers behind nginx at {url}
+Wants={units} {name}-front.service
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def systemd(recipe: Recipe) -> dict[str, str]:
+    """The units and the configuration of nginx, which belongs beside them."""
+    title = recipe.title
+    units = " ".join(f"{NAME}@{port}.service" for port in recipe.ports)
+    server = _program(recipe.command(0))
+    server[server.index("--port") + 1] = "%i"
+    health = "http://127.0.0.1:%i/health"
+    wait = (
+        f"until curl -fs --noproxy 127.0.0.1 -o /dev/null {health} ||"
+        f" no_proxy=127.0.0.1 wget -q -O /dev/null {health}; do sleep 0.5; done"
+    )
+    nginx = _program(recipe.nginx.command)
+    nginx += ["-p", f"%t/{NAME}/", "-c", f"%E/systemd/user/{CONFIG}", *map(word, FOREGROUND)]
+    return {
+        f"{NAME}@.service": INSTANCE.format(
+            title=title,
+            name=NAME,
+            command=" ".join(server),
+            wait=f'"{wait}"',
+            timeout_s=round(recipe.ready_timeout_s),
+            stop_s=STOP_S,
+        ),
+        f"{NAME}-front.service": FRONT.format(
+            title=title,
+            name=NAME,
+            instances=units,
+            command=" ".join(nginx),
+            stop_s=STOP_S,
+            files=recipe.files,
+        ),
+        f"{NAME}.target": TARGET.format(
+            title=title,
+            name=NAME,
+            units=units,
+            instances=recipe.spec.instances,
+            url=recipe.front.url.replace("%", "%%"),
+        ),
+        CONFIG: f"# {title}\n{recipe.config()}",
+    }
+
+
+def _program(command: tuple[str, ...]) -> list[str]:
+    """The words of a command, of which the first says that ``$`` stands for itself.
+
+    systemd runs no program with quotes in its path; ``env`` does.
+    """
+    program, *rest = ("/usr/bin/env", *command) if set(command[0]) & set("\"'\\") else command
+    return [word(f":{program}"), *map(word, rest)]
+
+
+def word(text: str) -> str:
+    """A word of an Exec line as systemd reads it (systemd.service, Command lines).
+
+    ``%`` is doubled; ``$`` is left to ``_program``.
+    """
+    escapes = {"\\": "\\\\", '"': '\\"', "%": "%%", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    escaped = "".join(escapes.get(letter, letter) for letter in text)
+    plain = text and not set(text) & set(" \t\r\n\"';\\")
+    return escaped if plain else f'"{escaped}"'

@@ -1,0 +1,333 @@
+"""A fleet without lab-tui: what is exported is run, and nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import configparser
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from lab_tui.model import FleetSpec
+from lab_tui.serving import parts
+from lab_tui.serving.compose import compose
+from lab_tui.serving.parts import Found, LlamaServer, Nginx, parse_flags
+from lab_tui.serving.standalone import NAME, Recipe, as_one, nginx_conf, script
+from lab_tui.serving.units import systemd, word
+
+from .conftest import embedded_nginx
+from .helpers import (
+    PATIENCE_S,
+    SlowBackend,
+    completion,
+    free_ports,
+    listening,
+    processes_with,
+    server_script,
+    tiny_spec,
+    until,
+)
+from .helptexts import HELP_2026
+
+SPEC = FleetSpec(model="/models/m.gguf", instances=3, parallel=8, threads=2, extra_args=("--jinja",))
+SERVER = LlamaServer(
+    command=("/usr/bin/llama-server",), source="PATH", version="", flags=parse_flags(HELP_2026)
+)
+NGINX = Nginx(command=("/usr/sbin/nginx",), source="PATH", version=(1, 29, 7))
+RECIPE = Recipe(origin="sweep 3, cell 7", spec=SPEC, server=SERVER, nginx=NGINX, ready_timeout_s=90.0)
+HARD = 'it\'s a "model" of 100% $HOME `date` \\ö'
+
+
+@pytest.fixture
+def hard_path(tmp_path: Path, tiny_model: Path) -> Path:
+    """The model below a folder whose name needs quotes everywhere."""
+    folder = tmp_path / HARD
+    folder.mkdir()
+    os.link(tiny_model, folder / "model.gguf")
+    return folder / "model.gguf"
+
+
+async def real(spec: FleetSpec, server: Found | None = None, timeout_s: float = PATIENCE_S) -> Recipe:
+    """Of the embedded parts."""
+    embedded = Found(command=(sys.executable, "-m", "lab_tui.serving.embedded"), source="embedded")
+    return Recipe(
+        origin="a test",
+        spec=spec,
+        server=await parts.probe_llama_server(server or embedded),
+        nginx=await parts.probe_nginx(Found(command=(embedded_nginx(),), source="embedded")),
+        ready_timeout_s=timeout_s,
+    )
+
+
+class Script:
+    """An exported script that runs, as from a shell of its own."""
+
+    def __init__(self, recipe: Recipe, folder: Path, **env: str) -> None:
+        self._log = folder / "script.log"
+        self._run = folder / "tmp"
+        self._run.mkdir()
+        file = folder / f"{NAME}.sh"
+        file.write_text(script(recipe)[f"{NAME}.sh"])
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                ["/bin/sh", str(file)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "TMPDIR": str(self._run), **env},
+                cwd=folder,
+                start_new_session=True,
+                text=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def left(self) -> list[str]:
+        """Files it has not cleared away."""
+        return [path.name for path in self._run.iterdir()]
+
+    async def ended(self) -> int:
+        """Until it is over; its exit code."""
+        await until(lambda: self.process.poll() is not None, "the script to end")
+        return int(self.process.returncode)
+
+
+@contextlib.asynccontextmanager
+async def running(recipe: Recipe, folder: Path, **env: str) -> AsyncIterator[Script]:
+    """The script, killed with all it started however the test ends."""
+    run = Script(recipe, folder, **env)
+    try:
+        yield run
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.process.pid, signal.SIGKILL)
+        run.process.wait()
+        assert run.process.stdout is not None
+        run.process.stdout.close()
+
+
+def ports(spec: FleetSpec) -> range:
+    return range(spec.base_port, spec.front_port + 1)
+
+
+# --- run ------------------------------------------------------------------------------------------
+
+
+async def test_the_script_serves_and_leaves_nothing(hard_path: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(hard_path)
+    async with running(await real(spec), tmp_path, LLAMA_ARG_PORT="1", LLAMA_API_KEY="secret") as run:
+        assert run.process.stdout is not None
+        await until(lambda: run.process.poll() is not None or listening([spec.front_port]), "the front")
+        assert run.process.stdout.readline() == f"http://127.0.0.1:{spec.front_port}\n", run.log
+        upstreams = set()
+        for _ in range(2):
+            async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
+                url = f"http://127.0.0.1:{spec.front_port}/completion"
+                answer = await http.post(url, json=completion(4))
+            assert answer.json()["tokens_predicted"] == 4
+            upstreams.add(answer.headers["X-Upstream"])
+        assert upstreams == {f"127.0.0.1:{spec.base_port + index}" for index in range(2)}
+        run.process.terminate()
+        assert await run.ended() == 128 + signal.SIGTERM
+        assert not listening(ports(spec))
+        assert not processes_with(str(tmp_path))
+        assert run.left == []
+
+
+async def test_the_script_ends_all_when_one_ends(hard_path: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(hard_path)
+    async with running(await real(spec), tmp_path) as run:
+        assert run.process.stdout is not None
+        assert run.process.stdout.readline()
+        (victim,) = processes_with(f"--port {spec.base_port + 1} ")
+        victim.kill()
+        assert await run.ended() == 1
+        assert f"{NAME}: instance 1 has ended\n" in run.log
+        assert not listening(ports(spec))
+        assert not processes_with(str(tmp_path))
+
+
+async def test_the_script_says_which_one_does_not_start(hard_path: Path, tmp_path: Path) -> None:
+    """And that its variables are not those of llama-server."""
+    spec = tiny_spec(hard_path)
+    fault = f'[ "$port" = {spec.base_port + 1} ] && {{ echo "twin ${{LLAMA_ARG_TWIN-none}}" >&2; exit 3; }}'
+    server = Found(command=(str(server_script(tmp_path / "llama server", fault)),), source="configured")
+    async with running(await real(spec, server), tmp_path, LLAMA_ARG_TWIN="1") as run:
+        assert await run.ended() == 1
+        assert "twin none\n" in run.log
+        assert f"{NAME}: instance 1 ended before it was ready\n" in run.log
+        assert not listening(ports(spec))
+        assert not processes_with(str(tmp_path))
+
+
+async def test_the_script_gives_up_in_time_and_when_told_while_it_waits(
+    hard_path: Path, tmp_path: Path
+) -> None:
+    spec = tiny_spec(hard_path, instances=1)
+    server = Found(command=(str(server_script(tmp_path / "llama-server", "exec sleep 600")),), source="PATH")
+    async with running(await real(spec, server, timeout_s=1.0), tmp_path) as run:
+        assert await run.ended() == 1
+        assert f"{NAME}: instance 0 was not ready within 1 s\n" in run.log
+    shutil.rmtree(tmp_path / "tmp")
+    async with running(await real(spec, server), tmp_path) as run:
+        await until(lambda: len(list((tmp_path / "tmp").glob("*/nginx.conf"))) == 1, "it has begun")
+        run.process.send_signal(signal.SIGTERM)
+        assert await run.ended() == 128 + signal.SIGTERM
+        assert run.left == []
+
+
+async def test_the_nginx_configuration_alone_serves(tmp_path: Path) -> None:
+    backend = SlowBackend()
+    await backend.start()
+    front = free_ports(1)
+    recipe = await real(FleetSpec(model="/m.gguf", base_port=backend.port, front_port=front, max_streams=64))
+    folder = tmp_path / HARD
+    (folder / "tmp").mkdir(parents=True)
+    text = nginx_conf(recipe)["nginx.conf"]
+    (folder / "nginx.conf").write_text(text)
+    said = shlex.split(text.splitlines()[1].partition("then: ")[2])  # the command it says itself
+    command = [f"{folder}/" if word == "DIR/" else word for word in said]
+    nginx = await asyncio.create_subprocess_exec(*command)
+    try:
+        await until(lambda: listening([front]), "nginx")
+        async with httpx.AsyncClient() as http:
+            answer = await http.post(f"http://127.0.0.1:{front}/x", content=b"12345")
+            assert answer.json() == {"port": backend.port, "body": 5}
+            assert (await http.get(f"http://127.0.0.1:{front}/lab-tui/generation")).json()["body"] == 0
+    finally:
+        nginx.terminate()
+        await nginx.wait()
+        await backend.stop()
+
+
+# --- units ----------------------------------------------------------------------------------------
+
+
+def unit(text: str) -> configparser.ConfigParser:
+    """A unit file; a key given twice or anything else that is none is refused."""
+    parser = configparser.ConfigParser(interpolation=None, strict=True, comment_prefixes=("#",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(text)
+    return parser
+
+
+def test_units_name_each_other_and_start_what_lab_tui_starts() -> None:
+    files = systemd(RECIPE)
+    assert list(files) == [
+        f"{NAME}@.service",
+        f"{NAME}-front.service",
+        f"{NAME}.target",
+        f"{NAME}.nginx.conf",
+    ]
+    instance, front, target = (unit(files[name]) for name in list(files)[:3])
+    names = " ".join(f"{NAME}@{port}.service" for port in (9000, 9001, 9002))
+    assert target["Unit"]["Wants"] == f"{names} {NAME}-front.service"
+    assert front["Unit"]["After"] == front["Unit"]["Wants"] == names
+    command = [w.replace("%i", "9002") for w in instance["Service"]["ExecStart"].removeprefix(":").split()]
+    assert tuple(command) == RECIPE.command(2)
+    assert instance["Service"]["TimeoutStartSec"] == "90"
+    assert files[f"{NAME}.nginx.conf"].endswith(RECIPE.config())
+    assert as_one(files).count("# ==> ") == 4
+
+
+def test_a_word_of_a_unit() -> None:
+    for text, written in (
+        ("--port", "--port"),
+        ("$HOME/a", "$HOME/a"),
+        ("100%", "100%%"),
+        ("a b", '"a b"'),
+        ("", '""'),
+        ("it's", '"it\'s"'),
+        ('"\\\n', '"\\"\\\\\\n"'),
+        (";", '";"'),
+    ):
+        assert word(text) == written
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+@pytest.mark.parametrize("program", [sys.executable, "hard"])
+def test_systemd_takes_the_units(
+    program: str, hard_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if program == "hard":
+        program = str(server_script(hard_path.with_name("llama-server"), ""))
+    recipe = msgspec.structs.replace(
+        RECIPE,
+        spec=msgspec.structs.replace(SPEC, model=str(hard_path)),
+        server=msgspec.structs.replace(SERVER, command=(program,)),
+        nginx=msgspec.structs.replace(NGINX, command=(program,)),
+    )
+    folder = tmp_path / "units"
+    folder.mkdir()
+    for name, text in systemd(recipe).items():
+        (folder / name).write_text(text)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert verified(folder, f"{NAME}.target", f"{NAME}@9000.service", f"{NAME}-front.service") == (0, "")
+    broken = (folder / f"{NAME}-front.service").read_text().replace("ExecStart=", "ExecStart=relative/")
+    (folder / f"{NAME}-front.service").write_text(broken)
+    assert verified(folder, f"{NAME}-front.service")[0] != 0
+
+
+def verified(folder: Path, *units: str) -> tuple[int, str]:
+    """What systemd says of them: exit code and words."""
+    done = subprocess.run(
+        ["systemd-analyze", "--user", "verify", *units],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+# --- containers -----------------------------------------------------------------------------------
+
+
+def lines(text: str, key: str) -> list[str]:
+    """What is written after ``key:`` in each line that has it."""
+    return [
+        line.partition(f"{key}: ")[2] for line in text.splitlines() if line.strip().startswith(f"{key}: ")
+    ]
+
+
+def test_containers_run_the_same_commands_on_a_mounted_model() -> None:
+    recipe = msgspec.structs.replace(RECIPE, spec=msgspec.structs.replace(SPEC, model=f"/{HARD}/m$1.gguf"))
+    text = compose(recipe)["compose.yaml"]
+    *instances, front = (json.loads(line) for line in lines(text, "command"))
+    assert len(instances) == 3
+    for index, words in enumerate(instances):
+        assert words == [
+            "/models/m$$1.gguf" if w == recipe.spec.model else w for w in recipe.command(index)[1:]
+        ]
+    assert front[:3] == ["nginx", "-p", "/front/"]
+    (volume,) = (line for line in text.splitlines() if "type: bind" in line)
+    source = volume.partition("source: ")[2].partition(", target: /models, read_only: true")[0]
+    assert json.loads(source).replace("$$", "$") == f"/{HARD}"
+    assert lines(text, "image") == ['"ghcr.io/ggml-org/llama.cpp:server"', '"nginx:1.28"']
+    assert "gpus: all" not in text
+    content = text.partition("    content: |\n")[2]
+    assert all(line.startswith("      ") for line in content.splitlines())
+    config = "".join(line.removeprefix("      ") + "\n" for line in content.splitlines())
+    assert config.replace("$$", "$") == recipe.config().replace("    keepalive 0;\n", "")  # 1.28 has none
+
+
+def test_containers_use_the_cards_there_are() -> None:
+    text = compose(msgspec.structs.replace(RECIPE, cuda=True))["compose.yaml"]
+    assert "  gpus: all\n" in text
+    assert lines(text, "image")[0] == '"ghcr.io/ggml-org/llama.cpp:server-cuda"'
