@@ -13,20 +13,15 @@ import os
 import pty
 import select
 import signal
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import termios
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import make_tiny_model
 import psutil
-
-from lab_tui.serving.ports import free_port
+from own_lab import lab_tui, own_lab
 
 FOCUSED = "┏".encode()  # the corner that only the focused pane has
 FIRST_FRAME = b"1 Instances"
@@ -97,28 +92,6 @@ def screen(env: dict[str, str], columns: int, rows: int) -> Iterator[Screen]:
 
 
 @contextlib.contextmanager
-def lab(instances: int) -> Iterator[dict[str, str]]:
-    """A lab of its own with a running fleet; its environment."""
-    with tempfile.TemporaryDirectory(prefix="lab-tui-") as folder:
-        home = Path(folder)
-        model = home / "tiny.gguf"
-        make_tiny_model.make_tiny_model(model)
-        (home / "run").mkdir(mode=0o700)
-        base = free_ports(instances)
-        env = {
-            k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "LAB_TUI_", "COLUMNS", "LINES"))
-        }
-        env |= {"HOME": folder, "XDG_RUNTIME_DIR": str(home / "run"), "TERM": "xterm-256color"}
-        env |= {"LAB_TUI_ENGINE_CALIBRATE": "false"}
-        run(env, "up", "-m", str(model), "-i", str(instances), "-p", "4", "--base-port", str(base),
-            "--front-port", str(free_port()), "--max-streams", str(STREAMS))  # fmt: skip
-        try:
-            yield env
-        finally:
-            run(env, "engine", "stop")
-
-
-@contextlib.contextmanager
 def load(env: dict[str, str], streams: int) -> Iterator[None]:
     """A running load of so many streams."""
     command = [sys.executable, "-m", "lab_tui", "bench", "-c", str(streams), "--seconds", "3600"]
@@ -131,27 +104,6 @@ def load(env: dict[str, str], streams: int) -> Iterator[None]:
             bench.send_signal(signal.SIGINT)
             time.sleep(0.5)
         bench.wait(60)
-
-
-def free_ports(count: int) -> int:
-    """The first of ``count`` ports in a row that nobody listens on, below those the system gives out."""
-    for base in range(12_000, 30_000, count):
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(base, base + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return base
-    raise SystemExit(f"no {count} free ports in a row")
-
-
-def run(env: dict[str, str], *args: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lab_tui", *args], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr.decode())
 
 
 def report(env: dict[str, str], columns: int, rows: int, how: str, seconds: float) -> None:
@@ -167,7 +119,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="of each look at the cost")
     parser.add_argument("--presses", type=int, default=40)
     args = parser.parse_args()
-    with lab(args.instances) as env:
+    with own_lab(args.instances) as env:
+        lab_tui(env, "up", "-i", str(args.instances), "-p", "4", "--max-streams", str(STREAMS))
         starts = []
         for _ in range(5):
             with screen(env, 80, 24) as shown:
