@@ -24,6 +24,7 @@ def make_tiny_model(
     embd: int = 64,
     layers: int = 2,
     heads: int = 4,
+    kv_heads: int | None = None,
     ctx: int = 8192,
     seed: int = 1,
 ) -> Path:
@@ -40,11 +41,11 @@ def make_tiny_model(
     writer.add_block_count(layers)
     writer.add_feed_forward_length(4 * embd)
     writer.add_head_count(heads)
-    writer.add_head_count_kv(heads)
+    writer.add_head_count_kv(kv_heads or heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(embd // heads)
     _add_vocabulary(writer)
-    for name, tensor in _tensors(embd, layers, seed).items():
+    for name, tensor in _tensors(embd, layers, embd // heads * (kv_heads or heads), seed).items():
         writer.add_tensor(f"{name}.weight", tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -70,7 +71,7 @@ def _add_vocabulary(writer: Any) -> None:
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
-def _tensors(embd: int, layers: int, seed: int) -> dict[str, Any]:
+def _tensors(embd: int, layers: int, kv_embd: int, seed: int) -> dict[str, Any]:
     """Random weights, but for one dimension: it is the same in every state, so the output row of a
     token can like or dislike it. Printable bytes like it, all others and the end token do not.
     """
@@ -94,8 +95,8 @@ def _tensors(embd: int, layers: int, seed: int) -> dict[str, Any]:
             "attn_norm": ones,
             "ffn_norm": ones,
             "attn_q": matrix(embd, embd),
-            "attn_k": matrix(embd, embd),
-            "attn_v": matrix(embd, embd),
+            "attn_k": matrix(kv_embd, embd),
+            "attn_v": matrix(kv_embd, embd),
             "attn_output": matrix(embd, embd),
             "ffn_gate": matrix(4 * embd, embd),
             "ffn_up": matrix(4 * embd, embd),

@@ -19,6 +19,7 @@ MAGIC = b"GGUF"
 FIRST_READ = 4 << 20  # bytes; a header with a large vocabulary is 5 to 20 MB
 LONGEST_HEADER = 256 << 20
 MOST_ENTRIES = 1 << 24  # more of anything is no model but a damaged header
+SHORT_ARRAY = 1024  # numbers; an array of one number a layer is kept, a vocabulary is not
 STRING, ARRAY = 8, 9
 SCALARS = {
     0: struct.Struct("<B"),
@@ -72,7 +73,7 @@ TYPES = {
     40: ("NVFP4", 64, 36),
 }
 
-Value = int | float | bool | str
+Value = int | float | bool | str | tuple[int | float | bool, ...]
 
 
 class Damaged(Exception):
@@ -80,9 +81,11 @@ class Damaged(Exception):
 
 
 class Header(Data, frozen=True, kw_only=True):
-    """What the header says. Arrays (the vocabulary) are left out of ``fields``."""
+    """What the header says. Long arrays and those of strings (the vocabulary) are not in ``fields``."""
 
     fields: dict[str, Value]
+    lengths: dict[str, int]  # entries of the arrays that are not in `fields`
+    weights: dict[str, dict[str, int]]  # bytes by place ("blk.0", …, "token_embd", "output") and ggml type
     parameters: int  # numbers in all tensors of this file
     tensors: int
     main_type: str  # the ggml type most of the parameters have, "" without tensors
@@ -126,23 +129,33 @@ def _parse(data: bytes) -> Header:
     (tensors,), (count,) = U64(data, 8), U64(data, 16)
     at = 24
     fields: dict[str, Value] = {}
+    lengths: dict[str, int] = {}
     for _ in range(_sane(count)):
         key, at = _string(data, at)
         (kind,) = U32(data, at)
-        value, at = _value(data, at + 4, kind)
+        value_at = at + 4
+        value, at = _value(data, value_at, kind)
         if value is not None:
             fields[key] = value
+        else:
+            (lengths[key],) = U64(data, value_at + 4)
     by_type: Counter[str] = Counter()
+    weights: dict[str, dict[str, int]] = {}
     last = 0
     for _ in range(_sane(tensors)):
-        kind, numbers, offset, at = _tensor(data, at)
-        name, block, size = TYPES.get(kind, (f"type {kind}", 1, 0))
-        by_type[name] += numbers
-        last = max(last, offset + -(-numbers // block) * size)
+        name, kind, numbers, offset, at = _tensor(data, at)
+        type_name, block, block_bytes = TYPES.get(kind, (f"type {kind}", 1, 0))
+        size = -(-numbers // block) * block_bytes
+        by_type[type_name] += numbers
+        there = weights.setdefault(_place(name), {})
+        there[type_name] = there.get(type_name, 0) + size
+        last = max(last, offset + size)
     alignment = fields.get("general.alignment", 32)
     step = alignment if isinstance(alignment, int) and alignment > 0 else 32
     return Header(
         fields=fields,
+        lengths=lengths,
+        weights=weights,
         parameters=by_type.total(),
         tensors=tensors,
         main_type=by_type.most_common(1)[0][0] if by_type else "",
@@ -165,15 +178,23 @@ def _string(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _value(data: bytes, at: int, kind: int) -> tuple[Value | None, int]:
-    """One value and where it ends; ``None`` for an array, which is stepped over."""
+    """One value and where it ends; ``None`` for an array that is stepped over."""
     if kind == STRING:
         return _string(data, at)
     if kind == ARRAY:
-        return None, _after_array(data, at)
+        return _short_array(data, at), _after_array(data, at)
     if kind not in SCALARS:
         raise Damaged("its header is damaged")
     value: Value = SCALARS[kind].unpack_from(data, at)[0]
     return value, at + SCALARS[kind].size
+
+
+def _short_array(data: bytes, at: int) -> tuple[int | float | bool, ...] | None:
+    """The numbers of the array at ``at``; ``None`` when it is long or not of numbers."""
+    (kind,), (count,) = U32(data, at), U64(data, at + 4)
+    if kind not in SCALARS or count > SHORT_ARRAY:
+        return None
+    return struct.unpack_from(f"<{count}{SCALARS[kind].format[1:]}", data, at + 12)
 
 
 def _after_array(data: bytes, at: int) -> int:
@@ -190,13 +211,19 @@ def _after_array(data: bytes, at: int) -> int:
     return at
 
 
-def _tensor(data: bytes, at: int) -> tuple[int, int, int, int]:
-    """Type, count of numbers and offset of one tensor, and where its entry ends."""
-    _, at = _string(data, at)
+def _place(name: str) -> str:
+    """Where in the model a tensor is: ``blk.3`` of ``blk.3.attn_q.weight``, else its first word."""
+    words = name.split(".", 2)
+    return ".".join(words[:2]) if words[0] == "blk" else words[0]
+
+
+def _tensor(data: bytes, at: int) -> tuple[str, int, int, int, int]:
+    """Name, type, count of numbers and offset of one tensor, and where its entry ends."""
+    name, at = _string(data, at)
     (axes,) = U32(data, at)
     if axes > 8:
         raise Damaged("its header is damaged")
     shape = struct.unpack_from(f"<{axes}Q", data, at + 4)
     at += 4 + 8 * axes
     (kind,), (offset,) = U32(data, at), U64(data, at + 4)
-    return kind, math.prod(shape), offset, at + 12
+    return name, kind, math.prod(shape), offset, at + 12

@@ -15,7 +15,7 @@ from lab_tui.model import LabError, ModelFile
 from lab_tui.serving.fetch import FILE_NAME, fetch
 from lab_tui.serving.gguf_header import Damaged, Header, read_header
 
-__all__ = ["check", "default_model", "fetch", "find", "inspect", "model_folders"]
+__all__ = ["check", "default_model", "fetch", "find", "headers", "inspect", "model_folders"]
 
 DEPTH = 6  # folders below a place that are looked into; Hugging Face's cache needs four
 FETCH = "lab-tui models fetch"
@@ -105,6 +105,11 @@ def check(path: str | Path) -> None:
     """
     for part in _parts(_expanded(path)):
         _checked(part)
+
+
+def headers(path: str | Path) -> tuple[Header, ...]:
+    """The header of each part of the model. Raises LabError as ``check`` does."""
+    return tuple(_checked(part) for part in _parts(_expanded(path)))
 
 
 def default_model(settings: Settings) -> str:
