@@ -154,6 +154,7 @@ class SweepSpec(Data, frozen=True, kw_only=True):
     workload: Workload = Workload()
     window: WindowSpec = WindowSpec()
     slo: Slo = Slo()
+    large: bool = False  # more than 10,000 cells are meant
 
 
 # --- what is ------------------------------------------------------------------------------

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from lab_tui.model import AxisValue, Cell, Data, FleetSpec, LabError, SweepSpec, WindowSpec, Workload
-from lab_tui.serving.llama_server import SPARE_HTTP_THREADS
+from lab_tui.serving.llama_server import SPARE_HTTP_THREADS, check_extra_args
+from lab_tui.serving.parts import LlamaServer
 
-MAX_CELLS = 10_000
+MAX_CELLS = 10_000  # more are run only when they are asked for
+MOST_CELLS = 100_000  # more are never run: the queue holds them all
+ARG = "arg:"  # begins the name of an axis that is one of llama-server's own arguments
 CONTEXT_STEP = 256  # llama.cpp rounds a slot's context up to this
 MOST_STREAMS_PER_SLOT = 4  # the adaptive strategy never goes beyond: more streams only queue
 
@@ -23,26 +26,31 @@ class Axis(Data, frozen=True, kw_only=True):
     low: int = 0
     high: int = 0
     words: tuple[str, ...] = ()
+    free: bool = False  # any text: llama-server knows what it means
     apply: Callable[[Cell, AxisValue], Cell]
 
     def parse(self, name: str, text: str) -> AxisValue:
         """One value. Raises LabError naming axis and value."""
+        if self.free:
+            return int(text) if re.fullmatch(r"0|[1-9]\d{0,17}", text) else text
         if self.words:
             if text not in self.words:
                 raise LabError(f"axis {name}: {text!r} is not one of {', '.join(self.words)}")
             return text
-        if not re.fullmatch(r"-?\d+", text):
+        if not re.fullmatch(r"-?\d{1,18}", text):
             raise LabError(f"axis {name}: {text!r} is not a number", f"give {name}=1,2,4")
         if not self.low <= int(text) <= self.high:
             raise LabError(f"axis {name}: {text} is out of range", f"give {self.low} to {self.high}")
         return int(text)
 
 
-def _fleet(field: str) -> Callable[[Cell, AxisValue], Cell]:
-    def apply(cell: Cell, value: AxisValue) -> Cell:
-        return msgspec.structs.replace(cell, fleet=msgspec.structs.replace(cell.fleet, **{field: value}))
+def _with(cell: Cell, field: str, value: object) -> Cell:
+    """``cell`` with another value in one field of its fleet."""
+    return msgspec.structs.replace(cell, fleet=msgspec.structs.replace(cell.fleet, **{field: value}))
 
-    return apply
+
+def _fleet(field: str) -> Callable[[Cell, AxisValue], Cell]:
+    return lambda cell, value: _with(cell, field, value)
 
 
 def _concurrency(cell: Cell, value: AxisValue) -> Cell:
@@ -54,12 +62,30 @@ def _output_tokens(cell: Cell, value: AxisValue) -> Cell:
 
 
 def _kv_unified(cell: Cell, value: AxisValue) -> Cell:
-    return _fleet("kv_unified")(cell, value == "on")
+    return _with(cell, "kv_unified", value == "on")
+
+
+def _argument(flag: str) -> Callable[[Cell, AxisValue], Cell]:
+    return lambda cell, value: _with(cell, "extra_args", (*cell.fleet.extra_args, flag, str(value)))
+
+
+def axis_of(name: str) -> Axis:
+    """The axis of that name. Raises LabError when there is none."""
+    if name in AXES:
+        return AXES[name]
+    flag = name.removeprefix(ARG)
+    if not name.startswith(ARG):
+        raise LabError(f"there is no axis {name!r}", f"choose of {', '.join(AXES)}, {ARG}--ANY-FLAG")
+    if not re.fullmatch(r"--?[A-Za-z][\w.-]*", flag):
+        raise LabError(f"axis {name}: {flag!r} is no argument of llama-server", f"write {ARG}--poll=0,50")
+    if flag in FLAG_AXES:
+        raise LabError(f"axis {name} has a name of its own", f"use {FLAG_AXES[flag]}")
+    return Axis(apply=_argument(flag), free=True)
 
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-# In the order of the loops, outermost first: instances and concurrency last, so that within one
-# setting of the others the fleet only grows and concurrency restarts nothing.
+# In the order of the loops, outermost first (llama-server's own arguments before all of them): within
+# one setting of what restarts instances the fleet only grows, and what restarts none comes last.
 AXES: dict[str, Axis] = {
     "threads": Axis(low=1, high=4096, apply=_fleet("threads")),
     "threads-http": Axis(low=1, high=65536, apply=_fleet("threads_http")),
@@ -71,12 +97,23 @@ AXES: dict[str, Axis] = {
     "cache-type-v": Axis(words=CACHE_TYPES, apply=_fleet("cache_type_v")),
     "kv-unified": Axis(words=("on", "off"), apply=_kv_unified),
     "gpu-layers": Axis(low=0, high=9999, apply=_fleet("gpu_layers")),
-    "balancing": Axis(words=("round_robin", "least_conn"), apply=_fleet("balancing")),
     "parallel": Axis(low=1, high=256, apply=_fleet("parallel")),
     "instances": Axis(low=1, high=64, apply=_fleet("instances")),
+    "balancing": Axis(words=("round_robin", "least_conn"), apply=_fleet("balancing")),
     "output-tokens": Axis(low=1, high=1 << 20, apply=_output_tokens),
     "concurrency": Axis(low=1, high=65536, apply=_concurrency),
 }
+
+RESTARTS_NOTHING = ("instances", "balancing", "output-tokens", "concurrency")
+FLAG_AXES = {
+    "-t": "threads", "--threads": "threads", "--threads-http": "threads-http", "-b": "batch",
+    "--batch-size": "batch", "-ub": "ubatch", "--ubatch-size": "ubatch", "-c": "ctx-per-slot",
+    "--ctx-size": "ctx-per-slot", "-fa": "flash-attn", "--flash-attn": "flash-attn",
+    "-ctk": "cache-type-k", "--cache-type-k": "cache-type-k", "-ctv": "cache-type-v",
+    "--cache-type-v": "cache-type-v", "-kvu": "kv-unified", "--kv-unified": "kv-unified",
+    "-no-kvu": "kv-unified", "--no-kv-unified": "kv-unified", "-ngl": "gpu-layers",
+    "--gpu-layers": "gpu-layers", "--n-gpu-layers": "gpu-layers", "-np": "parallel", "--parallel": "parallel",
+}  # fmt: skip
 
 DOUBLING_TO_1024 = tuple(2**n for n in range(11))
 
@@ -140,15 +177,15 @@ def parse_axes(texts: Iterable[str]) -> dict[str, tuple[AxisValue, ...]]:
     axes: dict[str, tuple[AxisValue, ...]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
-        name = name.strip().replace("_", "-")
-        if name not in AXES:
-            raise LabError(f"there is no axis {name!r}", f"choose of {', '.join(AXES)}")
+        name = name.strip()
+        name = name if name.startswith(ARG) else name.replace("_", "-")
+        axis = axis_of(name)
         if name in axes:
             raise LabError(f"axis {name} is given twice", f"give one {name}=A,B,C")
         words = [word.strip() for word in values.split(",")]
         if not equals or not all(words):
             raise LabError(f"axis {name} has an empty value", f"give {name}=A,B,C")
-        parsed = tuple(AXES[name].parse(name, word) for word in words)
+        parsed = tuple(axis.parse(name, word) for word in words)
         if len(set(parsed)) < len(parsed):
             raise LabError(f"axis {name} has a value twice", "give each once")
         axes[name] = parsed
@@ -158,16 +195,38 @@ def parse_axes(texts: Iterable[str]) -> dict[str, tuple[AxisValue, ...]]:
 def check(spec: SweepSpec) -> None:
     """Raise LabError when the axes of a spec are unknown, out of range or too many cells."""
     checked = parse_axes(f"{name}={','.join(map(str, values))}" for name, values in spec.axes.items())
-    count = math.prod(len(values) for values in checked.values())
-    if count > MAX_CELLS:
-        raise LabError(f"{count:,} cells are more than {MAX_CELLS:,}", "give fewer values on the axes")
+    count = count_cells(spec)
+    if count > MOST_CELLS:
+        raise LabError(f"{count:,} cells are more than {MOST_CELLS:,}", "give fewer values on the axes")
+    if count > MAX_CELLS and not spec.large:
+        raise LabError(
+            f"{count:,} cells are more than {MAX_CELLS:,}", "give fewer values on the axes, or --yes"
+        )
     if "output-tokens" in checked and spec.workload.output_tokens_max is not None:
         raise LabError("the axis output-tokens and a range of --output-tokens are given", "choose one")
 
 
+def check_arguments(build: LlamaServer, spec: SweepSpec) -> None:
+    """Raise LabError when ``build`` does not take the arguments that vary, or takes them without a value."""
+    for name in spec.axes:
+        if not name.startswith(ARG):
+            continue
+        flag = name.removeprefix(ARG)
+        if build.flags.get(flag) == "":
+            raise LabError(
+                f"axis {name}: llama-server's {flag} takes no value", "only arguments with a value can vary"
+            )
+        check_extra_args(build, (flag, "value"))
+
+
+def count_cells(spec: SweepSpec) -> int:
+    """How many cells the grid has."""
+    return math.prod(len(values) for values in spec.axes.values())
+
+
 def cells(spec: SweepSpec) -> list[Cell]:
-    """Every cell of the grid, in the order of AXES; numbers on an axis rise."""
-    names = [name for name in AXES if name in spec.axes]
+    """Every cell of the grid, in the order of the loops; numbers on an axis rise."""
+    names = [name for name in spec.axes if name not in AXES] + [name for name in AXES if name in spec.axes]
     columns = [_in_order(spec.axes[name]) for name in names]
     out = []
     for values in itertools.product(*columns):
@@ -178,7 +237,7 @@ def cells(spec: SweepSpec) -> list[Cell]:
             axes=dict(zip(names, values, strict=True)),
         )
         for name, value in zip(names, values, strict=True):
-            cell = AXES[name].apply(cell, value)
+            cell = axis_of(name).apply(cell, value)
         out.append(cell)
     return out
 
@@ -225,19 +284,15 @@ def _most(spec: SweepSpec, axis: str, otherwise: int) -> int:
 
 
 def model_loads(spec: SweepSpec) -> int:
-    """How many times a model is loaded: for each setting of the other axes, the most instances once."""
-    per_fleet = math.prod(
-        len(values)
-        for name, values in spec.axes.items()
-        if name not in ("instances", "concurrency", "output-tokens")
-    )
+    """How many instances a grid starts: for each setting of what restarts them, the largest fleet once."""
+    per_fleet = math.prod(len(values) for name, values in spec.axes.items() if name not in RESTARTS_NOTHING)
     return per_fleet * _most(spec, "instances", spec.fleet.instances)
 
 
 def label(cell: Cell) -> str:
     """A cell in a few characters: ``2×4 c=16``, and the other axes by name."""
     others = [
-        f"{name}={value}"
+        f"{name.removeprefix(ARG)}={value}"
         for name, value in cell.axes.items()
         if name not in ("instances", "parallel", "concurrency")
     ]

@@ -8,7 +8,7 @@ import shlex
 from lab_tui.model import AxisValue, LabError, SweepSpec
 
 MAIN = ("instances", "parallel", "concurrency")
-LOAD = ("concurrency", "prompt-tokens", "output-tokens")  # these need no other fleet
+LOAD = ("concurrency", "output-tokens", "balancing")  # these restart no instance
 MOST = 512  # values of one axis
 
 Axes = dict[str, tuple[AxisValue, ...]]

@@ -388,6 +388,8 @@ async def test_what_cannot_be_swept_is_refused_and_not_queued(
             good, fleet=replace(good.fleet, base_port=65500), axes={"instances": (64,)}
         ),
         "takes no argument --no-such": replace(good, fleet=replace(good.fleet, extra_args=("--no-such",))),
+        "takes no argument --such": replace(good, axes={"arg:--such": ("1",)}),
+        "llama-server's --jinja takes no value": replace(good, axes={"arg:--jinja": ("on",)}),
     }
     for says, spec in refusals.items():
         with pytest.raises(LabError, match=says):

@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from lab_tui.model import AxisValue, FleetSpec, LabError, SweepSpec, Workload
+from lab_tui.serving import llama_server
+from lab_tui.serving.parts import LlamaServer
 from lab_tui.sweep import space
 
 FLEET = FleetSpec(model="/m.gguf")
@@ -32,6 +34,15 @@ FLEET = FleetSpec(model="/m.gguf")
         (["flash-attn=maybe"], "axis flash-attn: 'maybe' is not one of on, off, auto"),
         (["cache-type-k=q9"], "axis cache-type-k: 'q9' is not one of f32"),
         (["balancing=fastest"], "axis balancing: 'fastest' is not one of round_robin, least_conn"),
+        (["parallel=" + "9" * 5000], "axis parallel: '999"),
+        (["parallel=08,8"], "axis parallel has a value twice"),
+        ([""], "there is no axis ''"),
+        (["arg:poll=1"], "axis arg:poll: 'poll' is no argument of llama-server: write arg:--poll=0,50"),
+        (["arg:=1"], "axis arg:: '' is no argument of llama-server"),
+        (["arg:--poll="], "axis arg:--poll has an empty value"),
+        (["arg:--poll=1,1"], "axis arg:--poll has a value twice"),
+        (["arg:--poll=1", "arg:--poll=2"], "axis arg:--poll is given twice"),
+        (["arg:-ub=64"], "axis arg:-ub has a name of its own: use ubatch"),
     ],
 )
 def test_what_is_wrong_with_which_axis(texts: list[str], says: str) -> None:
@@ -47,6 +58,11 @@ def test_axes() -> None:
         "flash-attn": ("on", "off"),
     }
     assert space.parse_axes([]) == {}
+    assert space.parse_axes(["arg:--numa=distribute,isolate", "arg:--poll=0,50", "arg:--x=007,0.5"]) == {
+        "arg:--numa": ("distribute", "isolate"),
+        "arg:--poll": (0, 50),
+        "arg:--x": ("007", "0.5"),
+    }
 
 
 def test_a_spec_is_checked_as_its_text_would_be() -> None:
@@ -57,6 +73,10 @@ def test_a_spec_is_checked_as_its_text_would_be() -> None:
     with pytest.raises(LabError, match=r"16,384 cells are more than 10,000"):
         axes = {"concurrency": tuple(range(1, 129)), "batch": tuple(range(1, 129))}
         space.check(msgspec.structs.replace(good, axes=axes))
+    meant = msgspec.structs.replace(good, axes=axes, large=True)
+    space.check(meant)
+    with pytest.raises(LabError, match=r"163,840 cells are more than 100,000"):
+        space.check(msgspec.structs.replace(meant, axes=axes | {"threads": tuple(range(1, 11))}))
     with pytest.raises(LabError, match="there is no preset slow: choose one of quick"):
         space.preset("slow", FLEET)
 
@@ -75,22 +95,94 @@ def test_full_is_the_space_of_llama_throughput_lab() -> None:
     assert {cell.concurrency for cell in cells} == {2**n for n in range(11)}
 
 
-@pytest.mark.parametrize("name", list(space.PRESETS))
-def test_within_one_setting_of_the_rest_the_fleet_only_grows(name: str) -> None:
-    spec = space.preset(name, FLEET)
-    space.check(spec)
-    before, starts, seen = None, 0, set()
+def test_standard_is_adaptive_up_to_four_streams_a_slot() -> None:
+    spec = space.preset("standard", FLEET)
+    assert spec.strategy == "adaptive"
+    cells = space.cells(spec)
+    assert {cell.fleet.instances for cell in cells} == {1, 2, 4, 8, 16}
+    assert {cell.fleet.parallel for cell in cells} == {1, 2, 4, 8, 16, 32, 64}
+    assert {cell.concurrency for cell in cells} == {2**n for n in range(13)}
+    assert max(cell.concurrency for cell in cells) == space.MOST_STREAMS_PER_SLOT * 16 * 64
+
+
+WITH_VALUE = (
+    "--model", "--port", "--parallel", "--ctx-size", "--batch-size", "--ubatch-size", "--threads",
+    "--threads-http", "--gpu-layers", "--cache-type-k", "--cache-type-v", "--flash-attn", "--poll",
+)  # fmt: skip
+SWITCHES = ("--kv-unified", "--no-kv-unified", "--mlock")
+BUILD = LlamaServer(
+    command=("llama-server",),
+    source="PATH",
+    version="1",
+    flags=dict.fromkeys(WITH_VALUE, "N") | dict.fromkeys(SWITCHES, ""),
+)
+
+
+def starts(spec: SweepSpec) -> int:
+    """Instances started when the cells run in order: kept as long as their command line is the same."""
+    running: list[tuple[str, ...]] = []
+    count = 0
     for cell in space.cells(spec):
-        rest = msgspec.structs.replace(cell.fleet, instances=0)
-        key = msgspec.json.encode(rest)
-        if before is None or before[0] != key:
-            assert key not in seen, "a setting comes back after another"
-            seen.add(key)
-            running = 0
-        assert cell.fleet.instances >= running
-        starts += cell.fleet.instances - running
-        running, before = cell.fleet.instances, (key,)
-    assert space.model_loads(spec) == starts
+        wanted = [llama_server.command(BUILD, cell.fleet, i) for i in range(cell.fleet.instances)]
+        kept = 0
+        while kept < min(len(running), len(wanted)) and running[kept] == wanted[kept]:
+            kept += 1
+        count += len(wanted) - kept
+        running = wanted
+    return count
+
+
+@pytest.mark.parametrize("name", list(space.PRESETS))
+def test_a_preset_starts_as_few_instances_as_can_be(name: str) -> None:
+    spec = space.laid_out(space.preset(name, FLEET), cores=8)
+    space.check(spec)
+    assert starts(spec) == space.model_loads(spec)
+
+
+def test_four_counts_by_seven_slots_start_seven_times_sixteen_instances() -> None:
+    spec = space.laid_out(space.preset("full", FLEET), cores=8)
+    assert starts(spec) == 7 * 16
+    load: dict[str, tuple[AxisValue, ...]] = {
+        "balancing": ("round_robin", "least_conn"), "output-tokens": (16, 64)
+    }  # fmt: skip
+    more = space.laid_out(msgspec.structs.replace(spec, axes=spec.axes | load), cores=8)
+    assert len(space.cells(more)) == 4 * 308
+    assert starts(more) == 7 * 16
+
+
+@pytest.mark.parametrize("name", [*space.AXES, "arg:--poll"])
+def test_within_one_setting_of_an_axis_the_fleet_only_grows(name: str) -> None:
+    words = space.axis_of(name).words
+    values: tuple[AxisValue, ...] = words[:2] if words else (64, 32)
+    axes = {"concurrency": (1, 4), "instances": (1, 2, 4), "parallel": (1, 2), name: values}
+    spec = space.laid_out(SweepSpec(name="x", fleet=FLEET, axes=axes), cores=8)
+    assert starts(spec) == space.model_loads(spec)
+    if name in ("concurrency", "output-tokens", "balancing"):
+        assert starts(spec) == 2 * 4
+
+
+def test_arguments_are_held_against_what_the_build_takes() -> None:
+    def check(**axes: tuple[AxisValue, ...]) -> None:
+        named = {name.replace("_", "-"): values for name, values in axes.items()}
+        space.check_arguments(BUILD, SweepSpec(name="x", fleet=FLEET, axes=named))
+
+    check(**{"arg:--poll": (0, 50), "parallel": (1,)})
+    with pytest.raises(LabError, match="takes no argument --pole"):
+        check(**{"arg:--pole": (0,)})
+    with pytest.raises(LabError, match="axis arg:--mlock: llama-server's --mlock takes no value"):
+        check(**{"arg:--mlock": ("on",)})
+    with pytest.raises(LabError, match="--port is set by lab-tui itself"):
+        check(**{"arg:--port": (1,)})
+
+
+def test_arguments_come_after_those_of_every_cell() -> None:
+    fleet = msgspec.structs.replace(FLEET, extra_args=("--poll", "1"))
+    spec = SweepSpec(name="x", fleet=fleet, axes={"concurrency": (1,), "arg:--poll": (50, 0)})
+    cells = space.cells(spec)
+    assert [cell.fleet.extra_args for cell in cells] == [
+        ("--poll", "1", "--poll", "0"), ("--poll", "1", "--poll", "50")
+    ]  # fmt: skip
+    assert space.label(cells[0]) == "1×4 c=1 --poll=0"
 
 
 def test_values_apply_in_the_order_of_numbers_whatever_is_given() -> None:
