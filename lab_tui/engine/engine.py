@@ -36,6 +36,7 @@ from lab_tui.store.store import Store
 from lab_tui.sweep import imports, space
 from lab_tui.sweep.calibration import Calibration
 from lab_tui.sweep.cell import Meter, bench_plan, remote
+from lab_tui.sweep.fit import Fit
 from lab_tui.sweep.machine import Around
 from lab_tui.sweep.queue import Queue
 from lab_tui.telemetry.history import History
@@ -61,8 +62,9 @@ class Engine:
             wanted=settings.engine.calibrate,
         )
         self._meter = Meter(self.fleet, self._around, self._calibration)
-        self.queue = Queue(self.fleet, self._store, self._meter, self._claim, self._on_change)
         self._poller = Poller(settings.engine.poll_s)
+        fit = Fit(self.fleet, lambda: self._poller.latest, settings.serve.reserve_gb)
+        self.queue = Queue(self.fleet, self._store, self._meter, fit, self._claim, self._on_change)
         self._logs = logs
         self._began = time.monotonic()
         self._keep_fleet = False

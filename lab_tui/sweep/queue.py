@@ -33,6 +33,7 @@ from lab_tui.serving.fleet import Fleet
 from lab_tui.store.store import Store, StoredSweep
 from lab_tui.sweep import space, summary
 from lab_tui.sweep.cell import Meter, context, model_identity
+from lab_tui.sweep.fit import Fit
 from lab_tui.sweep.strategy import strategy
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,13 @@ class Queue:
     """Owns the running cell. ``claim`` is the lock that keeps a bench and a cell apart."""
 
     def __init__(
-        self, fleet: Fleet, store: Store, meter: Meter, claim: asyncio.Lock, changed: Callable[[], None]
+        self,
+        fleet: Fleet,
+        store: Store,
+        meter: Meter,
+        fit: Fit,
+        claim: asyncio.Lock,
+        changed: Callable[[], None],
     ) -> None:
         self.paused = False
         self.notice = ""  # why it stopped by itself, for the screen
@@ -52,6 +59,7 @@ class Queue:
         self._fleet = fleet
         self._store = store
         self._meter = meter
+        self._fit = fit
         self._claim = claim
         self._changed = changed
         self._waiting: list[StoredSweep] = []
@@ -267,6 +275,8 @@ class Queue:
         sweep = self._running
         assert sweep is not None
         cell = sweep.cells[index].cell
+        if await self._leave_out_what_does_not_fit(cell.fleet):
+            return
         self._cell_label = space.label(cell)
         self._cell_began = time.monotonic()
         self._verdict_on_cancel = (CellStatus.PENDING, "")
@@ -284,10 +294,22 @@ class Queue:
                 task.cancel()
                 await asyncio.wait({task})
         took_s = time.monotonic() - self._cell_began
-        outcome = await self._outcome(task, Path(cell.fleet.model))
+        outcome = await self._outcome(task, cell.fleet)
         await self._put(index, took_s=took_s, started=started, **outcome)
+        for fits in await self._fit.come_back(self._running.cells) if self._running else ():
+            await self._put(fits, status=CellStatus.PENDING, reason="")
 
-    async def _outcome(self, task: asyncio.Task[Measurement], model: Path) -> dict[str, Any]:
+    async def _leave_out_what_does_not_fit(self, fleet: FleetSpec) -> bool:
+        """Skip every open cell of ``fleet`` when it needs more memory than there is; whether it does."""
+        sweep = self._running
+        assert sweep is not None
+        why = await self._fit.refusal(fleet, sweep.cells)
+        for cell in sweep.cells if why else ():
+            if cell.status in OPEN and cell.cell.fleet == fleet:
+                await self._put(cell.index, status=CellStatus.SKIPPED, reason=why)
+        return bool(why)
+
+    async def _outcome(self, task: asyncio.Task[Measurement], fleet: FleetSpec) -> dict[str, Any]:
         """What became of the cell, as fields of its CellView."""
         if task.cancelled():
             status, reason = self._verdict_on_cancel
@@ -295,7 +317,8 @@ class Queue:
         error = task.exception()
         if error is None:
             kept = await context(self._fleet)
-            kept["model"] = await asyncio.to_thread(model_identity, model)
+            kept["model"] = await asyncio.to_thread(model_identity, Path(fleet.model))
+            kept |= await self._fit.taken(fleet)
             return {"status": CellStatus.MEASURED, "result": task.result(), "context": kept}
         reason = str(error) if isinstance(error, LabError) else f"internal error: {error!r}"
         log.error("cell %s failed: %s", self._cell_label, reason, exc_info=error)

@@ -32,6 +32,17 @@ class Limits:
         cached = _entry(group / "memory.stat", "inactive_file") or 0
         return max(used - cached, 0), int(allowed)
 
+    def memory_available(self) -> int | None:
+        """Bytes that can still be had; ``None`` without a limit. All files cached could be given up."""
+        if self._memory is None:
+            return None
+        allowed, group = self._memory
+        used = _number(group / "memory.current")
+        if used is None:
+            return None
+        files = sum(_entry(group / "memory.stat", name) or 0 for name in ("active_file", "inactive_file"))
+        return int(allowed) - max(used - files, 0)
+
     def cpu(self) -> tuple[float, float] | None:
         """Seconds of processor time used so far, and cores allowed; ``None`` without a limit."""
         if self._cpu is None:

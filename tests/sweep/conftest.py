@@ -1,5 +1,5 @@
 """The fleets of the serving tests, for sweeps."""
 
-from tests.serving.conftest import make_fleet, model, only_embedded
+from tests.serving.conftest import fleet, make_fleet, model, only_embedded
 
-__all__ = ["make_fleet", "model", "only_embedded"]
+__all__ = ["fleet", "make_fleet", "model", "only_embedded"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ from lab_tui.serving.fleet import Fleet
 from lab_tui.store.store import Store
 from lab_tui.sweep.calibration import Calibration
 from lab_tui.sweep.cell import Meter
+from lab_tui.sweep.fit import Fit, Room, Taken
 from lab_tui.sweep.machine import Around
 from lab_tui.sweep.queue import Queue
+from lab_tui.telemetry.poller import Reading
 from tests.serving.conftest import MakeFleet
 from tests.serving.helpers import listening, processes_with, server_script, tiny_spec, until
 from tests.store.helpers import measurement
@@ -58,6 +61,7 @@ class Bench:
     """Queues over one store, as one engine after the other has them."""
 
     def __init__(self, file: Path) -> None:
+        self.reserve_gb = 0.0
         self._file = file
         self._made: list[tuple[Queue, Store]] = []
 
@@ -68,7 +72,8 @@ class Bench:
         folder = self._file.parent
         calibration = Calibration(folder / "c", folder / "ceiling.json", folder / "c.log", wanted=False)
         meter = Meter(fleet, lambda: around, calibration)
-        queue = Queue(fleet, store, meter, asyncio.Lock(), lambda: None)
+        fit = Fit(fleet, lambda: Reading(host=around.host), self.reserve_gb)
+        queue = Queue(fleet, store, meter, fit, asyncio.Lock(), lambda: None)
         self._made.append((queue, store))
         await queue.start(resume)
         return queue
@@ -89,11 +94,6 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(tmp_path / "lab.db")
     yield bench
     await bench.close()
-
-
-@pytest.fixture
-def fleet(make_fleet: MakeFleet) -> Fleet:
-    return make_fleet()
 
 
 async def finished(queue: Queue, sweep_id: int) -> SweepDetail:
@@ -371,6 +371,47 @@ async def test_a_sweep_of_which_nothing_could_be_measured_has_failed(
     cells.finish()
     added = await queue.add(sweep(model, {"concurrency": (1,)}))
     assert (await finished(queue, added.id)).cells[0].reason == "internal error: ZeroDivisionError('oops')"
+
+
+async def test_cells_that_do_not_fit_are_left_out_with_the_figures_and_come_back_when_they_do(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes first seems to need too much until an instance has shown that it does not."""
+    room = Room(ram_bytes=60_000_000, vram_bytes=None, reserve_bytes=1_500_000_000)
+    monkeypatch.setattr("lab_tui.sweep.fit.measure_room", lambda *_: room)
+    less = Taken(
+        on_gpu=False, ram_bytes=1, ram_offset_bytes=-70_000_000, vram_bytes=None, vram_offset_bytes=0
+    )
+
+    async def learnt(*_: object) -> dict[str, Any]:
+        return {"memory": msgspec.to_builtins(less)}
+
+    monkeypatch.setattr("lab_tui.sweep.fit.Fit.taken", learnt)
+    queue = await bench.queue(fleet)
+    large: Axes = {"ctx-per-slot": (8192,), "flash-attn": ("off", "on"), "parallel": (1, 64)}
+    added = await queue.add(sweep(model, {**large, "concurrency": (1, 2)}))
+    await cells.at(1)
+    assert statuses(await queue.detail(added.id)) == [SKIPPED] * 4 + [CellStatus.RUNNING] + [PENDING] * 3
+    cells.finish(4)
+    detail = await finished(queue, added.id)
+    assert statuses(detail) == ([MEASURED] * 2 + [SKIPPED] * 2) * 2
+    for cell in detail.cells:
+        fits = cell.status == MEASURED
+        needs = (
+            r"does not fit: 1 instance needs \d{3} MB, 60 MB are free beyond the 1.5 GB left to the system"
+        )
+        assert re.fullmatch("" if fits else needs, cell.reason), cell.reason
+    assert detail.view.status == SweepStatus.DONE
+
+
+async def test_a_sweep_of_which_nothing_fits_says_so(bench: Bench, fleet: Fleet, model: Path) -> None:
+    bench.reserve_gb = 1e6
+    queue = await bench.queue(fleet)
+    added = await queue.add(sweep(model, {"concurrency": (1, 2)}))
+    detail = await finished(queue, added.id)
+    assert (detail.view.status, statuses(detail)) == (SweepStatus.FAILED, [SKIPPED, SKIPPED])
+    assert detail.view.reason.startswith("does not fit: 1 instance needs ")
+    assert fleet.spec is None
 
 
 async def test_what_cannot_be_swept_is_refused_and_not_queued(
