@@ -7,21 +7,23 @@ import functools
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from lab_tui.cli import workload as options
 from lab_tui.cli.bench import StreamTps, Ttft, check_seconds, slo
+from lab_tui.cli.dry_run import outlined
+from lab_tui.cli.dry_run import text as outline_text
 from lab_tui.cli.fleet import Json, Model, bring_up, spec_from
 from lab_tui.cli.output import Progress, duration, fail, number, put, put_json, run, say
 from lab_tui.cli.status import best_text, sweep_line
 from lab_tui.client import EngineClient, EngineGone, engine_session
 from lab_tui.config import Settings
 from lab_tui.model import (
-    FleetSpec,
     LabError,
+    Snapshot,
     SweepDetail,
     SweepSpec,
     SweepStatus,
@@ -29,6 +31,11 @@ from lab_tui.model import (
     WindowSpec,
     Workload,
 )
+
+if TYPE_CHECKING:
+    from lab_tui.sweep.outline import Outline
+
+Asked = Callable[[Snapshot | None], SweepSpec]  # what was asked for, over the fleet that runs
 
 
 def register(app: typer.Typer) -> None:
@@ -55,9 +62,13 @@ def sweep(
     csv: Annotated[Path | None, typer.Option(help="Write results here as they come.")] = None,
     as_json: Json = False,
     detach: Annotated[bool, typer.Option("--detach", help="Queue it and return.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it comes to; start and queue nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Yes, more than 10,000 cells.")] = False,
 ) -> None:
     """Search the settings for the sweet spot: measure every cell of the axes, name the best."""
-    changes: dict[str, Any] = {"slo": slo(slo_ttft_ms, slo_stream_tps)}
+    changes: dict[str, Any] = {"slo": slo(slo_ttft_ms, slo_stream_tps), "large": yes}
     if strategy is not None:
         changes["strategy"] = strategy
     if seconds is not None:
@@ -65,9 +76,7 @@ def sweep(
         changes["window"] = WindowSpec(min_s=min(seconds, WindowSpec().min_s), max_s=seconds)
     if csv is not None and detach:
         raise LabError("--csv does not go with --detach", "later: `lab-tui results export ID -o FILE`")
-    if csv is not None:
-        _check_writable(csv)
-    asked = functools.partial(
+    workload = functools.partial(
         options.workload,
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
@@ -78,7 +87,16 @@ def sweep(
         endpoint=endpoint,
         ignore_eos=ignore_eos,
     )
-    detail = run(_sweep(model, preset, axis or [], changes, asked, csv, detach))
+    asked = functools.partial(_spec, model, preset, axis or [], changes, workload)
+    if dry_run:
+        if csv is not None or detach:
+            raise LabError("--dry-run queues nothing", "leave out --csv and --detach")
+        found = run(_dry_run(asked))
+        put_json(found) if as_json else put(outline_text(found))
+        return
+    if csv is not None:
+        _check_writable(csv)
+    detail = run(_sweep(asked, csv, detach))
     if detach:
         put_json(to_json(detail)) if as_json else put(sweep_line(detail.view))
         return
@@ -94,24 +112,8 @@ def to_json(detail: SweepDetail) -> object:
     return document(detail)
 
 
-async def _sweep(
-    model: str | None,
-    preset: str | None,
-    axis: list[str],
-    changes: dict[str, Any],
-    asked: Callable[[Workload], Workload],
-    csv: Path | None,
-    detach: bool,
-) -> SweepDetail:
-    from lab_tui.sweep import space
-
-    axes = space.parse_axes(axis)
-    name = preset or ("custom" if axes else "quick")
-    base = await _base_fleet(model)
-    spec = SweepSpec(name=name, fleet=base, axes={}) if name == "custom" else space.preset(name, base)
-    changes["workload"] = asked(spec.workload)
-    spec = msgspec.structs.replace(spec, axes={**spec.axes, **axes}, **changes)
-    space.check(spec)
+async def _sweep(asked: Asked, csv: Path | None, detach: bool) -> SweepDetail:
+    spec = asked(await _snapshot())
     async with engine_session() as client:
         view = await client.sweep(spec)
         say(f"sweep {view.id} {view.name}: {view.cells_total} cells, at most {duration(view.eta_s)}")
@@ -120,14 +122,44 @@ async def _sweep(
         return await client.sweep_detail(view.id)
 
 
-async def _base_fleet(model: str | None) -> FleetSpec:
-    """What does not vary: the running fleet when no model is named, else the settings."""
+async def _dry_run(asked: Asked) -> Outline:
+    snapshot = await _snapshot()
+    return await outlined(asked(snapshot), snapshot)
+
+
+def _spec(
+    model: str | None,
+    preset: str | None,
+    axis: list[str],
+    changes: dict[str, Any],
+    workload: Callable[[Workload], Workload],
+    snapshot: Snapshot | None,
+) -> SweepSpec:
+    """The sweep that was asked for, checked. Raises LabError.
+
+    What does not vary is of the running fleet when no model is named, else of the settings.
+    """
+    from lab_tui.sweep import space
+
+    axes = space.parse_axes(axis)
+    name = preset or ("custom" if axes else "quick")
+    running = snapshot.fleet if snapshot is not None else None
+    base = running if running is not None and model is None else spec_from(model, {})
+    spec = SweepSpec(name=name, fleet=base, axes={}) if name == "custom" else space.preset(name, base)
+    spec = msgspec.structs.replace(
+        spec, axes={**spec.axes, **axes}, workload=workload(spec.workload), **changes
+    )
+    space.check(spec)
+    return spec
+
+
+async def _snapshot() -> Snapshot | None:
+    """Everything that runs; None without an engine."""
     async with EngineClient() as client:
         try:
-            running = (await client.snapshot()).fleet
+            return await client.snapshot()
         except EngineGone:
-            running = None
-    return running if running is not None and model is None else spec_from(model, {})
+            return None
 
 
 def _check_writable(file: Path) -> None:

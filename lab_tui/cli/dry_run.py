@@ -1,0 +1,65 @@
+"""What a sweep would come to, found out here: no engine is started, nothing is queued."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from lab_tui.cli.output import duration
+from lab_tui.model import Snapshot, SweepSpec
+
+if TYPE_CHECKING:
+    from lab_tui.sweep.outline import Outline
+
+
+async def outlined(spec: SweepSpec, snapshot: Snapshot | None) -> Outline:
+    """The outline of ``spec`` on this machine, checked as the engine would. Raises LabError.
+
+    ``snapshot``: of the engine that runs, if any; what its instances hold counts as free.
+    """
+    from lab_tui import config
+    from lab_tui.serving import llama_server, parts
+    from lab_tui.sweep import fit, space
+    from lab_tui.sweep.outline import outline
+    from lab_tui.sweep.strategy import strategy
+    from lab_tui.telemetry.cgroup import Limits
+    from lab_tui.telemetry.gpu import GpuReader
+
+    settings = config.load()
+    strategy(spec.strategy)
+    llama_server.check_spec(spec.fleet)
+    if spec.fleet.extra_args or any(name.startswith(space.ARG) for name in spec.axes):
+        build = await parts.probe_llama_server(parts.find_llama_server(settings))
+        llama_server.check_extra_args(build, spec.fleet.extra_args)
+        space.check_arguments(build, spec)
+    gpus = snapshot.gpus if snapshot else (await asyncio.to_thread(GpuReader().read))[0]
+    held = {i.pid: i.vram_bytes for i in snapshot.instances if i.pid} if snapshot else {}
+    room = fit.measure_room(gpus, held, settings.serve.reserve_gb, Limits())
+    laid_out = space.laid_out(spec, llama_server.usable_cores())
+    return await asyncio.to_thread(outline, laid_out, room)
+
+
+def text(found: Outline) -> str:
+    """An outline for a person."""
+    from lab_tui.sweep.fit import size
+
+    def memory(ram: int, vram: int) -> str:
+        return f"{size(ram)} and {size(vram)} on the GPU" if vram else size(ram)
+
+    fleet = f"{found.largest.instances}×{found.largest.parallel}"
+    lines = [
+        f"{found.name}: {found.cells:,} cells, {found.strategy}, at most {duration(found.longest_s)}",
+        f"instance starts  {found.instance_starts:,} at most",
+        f"model            {size(found.weights_bytes)}",
+        f"largest fleet    {fleet}: {memory(found.ram_bytes, found.vram_bytes)}, of it "
+        f"{size(found.kv_bytes)} of KV cache for each instance",
+        f"free here        {memory(found.ram_free_bytes, found.vram_free_bytes or 0)} "
+        f"beyond the {size(found.reserve_bytes)} left to the system",
+    ]
+    if found.fits:
+        lines.append("all of it fits")
+    else:
+        out = found.cells_too_large
+        left_out = "1 cell is" if out == 1 else f"{out:,} cells are"
+        lines.append(f"{left_out} left out; the largest {found.reason}")
+    return "\n".join(lines)
