@@ -14,7 +14,7 @@ from lab_tui.serving.llama_server import SPARE_HTTP_THREADS, check_extra_args
 from lab_tui.serving.parts import LlamaServer
 
 MAX_CELLS = 10_000  # more are run only when they are asked for
-MOST_CELLS = 100_000  # more are never run: the queue holds them all
+MOST_CELLS = 50_000  # more are never run: every snapshot counts the cells of the queue
 ARG = "arg:"  # begins the name of an axis that is one of llama-server's own arguments
 CONTEXT_STEP = 256  # llama.cpp rounds a slot's context up to this
 MOST_STREAMS_PER_SLOT = 4  # the adaptive strategy never goes beyond: more streams only queue

@@ -75,7 +75,7 @@ def test_a_spec_is_checked_as_its_text_would_be() -> None:
         space.check(msgspec.structs.replace(good, axes=axes))
     meant = msgspec.structs.replace(good, axes=axes, large=True)
     space.check(meant)
-    with pytest.raises(LabError, match=r"163,840 cells are more than 100,000"):
+    with pytest.raises(LabError, match=r"163,840 cells are more than 50,000"):
         space.check(msgspec.structs.replace(meant, axes=axes | {"threads": tuple(range(1, 11))}))
     with pytest.raises(LabError, match="there is no preset slow: choose one of quick"):
         space.preset("slow", FLEET)
