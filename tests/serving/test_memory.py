@@ -286,6 +286,14 @@ def test_the_shape_of_a_real_file(grouped: Path) -> None:
     assert models.headers(grouped) == (read_header(grouped),)
 
 
+def test_short_arrays_of_numbers_are_read_and_the_length_of_others(grouped: Path) -> None:
+    header = read_header(grouped)
+    kinds = header.fields["tokenizer.ggml.token_type"]
+    assert isinstance(kinds, tuple) and len(kinds) == 259
+    assert kinds[:4] == (2, 3, 3, 6)  # unknown, control, control, byte
+    assert header.lengths == {"tokenizer.ggml.tokens": 259}
+
+
 def test_experts_that_one_token_goes_through_count_together() -> None:
     keys = COMMON | {"expert_used_count": 4, "expert_feed_forward_length": 200}
     assert shape([header("qwen3moe", keys)]).feed_forward == 800

@@ -404,6 +404,24 @@ async def test_cells_that_do_not_fit_are_left_out_with_the_figures_and_come_back
     assert detail.view.status == SweepStatus.DONE
 
 
+async def test_adaptive_searches_among_what_fits(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(ram_bytes=60_000_000, vram_bytes=None, reserve_bytes=0)
+    monkeypatch.setattr("lab_tui.sweep.fit.measure_room", lambda *_: room)
+    queue = await bench.queue(fleet)
+    large: Axes = {"instances": (1, 2, 4), "parallel": (1, 2, 64, 128), "ctx-per-slot": (8192,)}
+    spec = sweep(model, {**large, "concurrency": (1, 2, 4, 64, 128, 256)})
+    added = await queue.add(msgspec.structs.replace(spec, strategy="adaptive"))
+    cells.finish(100)
+    detail = await finished(queue, added.id)
+    assert detail.view.status == SweepStatus.DONE and detail.view.best is not None
+    assert detail.view.best.parallel in (1, 2)
+    for cell in detail.cells:
+        assert cell.cell.fleet.parallel in (1, 2) or cell.status == SKIPPED
+    assert any(cell.reason.startswith("does not fit: ") for cell in detail.cells)
+
+
 async def test_a_sweep_of_which_nothing_fits_says_so(bench: Bench, fleet: Fleet, model: Path) -> None:
     bench.reserve_gb = 1e6
     queue = await bench.queue(fleet)
