@@ -123,7 +123,11 @@ class WindowSpec(Data, frozen=True, kw_only=True):
 
 
 class Slo(Data, frozen=True, kw_only=True):
-    """What a good request is. ``None`` leaves that bound out."""
+    """What a good request is. ``None`` leaves that bound out.
+
+    A cell keeps it when 95 % of its requests do, bound by bound: p95 TTFT is at most ``ttft_ms``, and the
+    p5 of per-stream tok/s is at least ``stream_tps``. A cell whose figure is not known does not keep it.
+    """
 
     ttft_ms: float | None = None  # time to first token at most
     stream_tps: float | None = None  # per-stream tok/s at least
@@ -153,7 +157,9 @@ class SweepSpec(Data, frozen=True, kw_only=True):
     strategy: str = "grid"  # grid, adaptive, ladder
     workload: Workload = Workload()
     window: WindowSpec = WindowSpec()
-    slo: Slo = Slo()
+    slo: Slo = Slo()  # with a bound, only cells that keep it can be the best
+    budget_s: float | None = None  # the sweep ends within so many seconds of measuring
+    confirm: bool = True  # measure the top few again before one is called the best
     large: bool = False  # more than 10,000 cells are meant
 
 
@@ -250,8 +256,10 @@ class Best(Data, frozen=True, kw_only=True):
     instances: int
     parallel: int
     concurrency: int
-    throughput_tps: float
+    throughput_tps: float  # the mean of its runs
     throughput_ci95_tps: float | None
+    runs: int = 1  # how often it was measured
+    confirmed: bool = False  # measured again, and steady
 
 
 class SweepView(Data, frozen=True, kw_only=True):
@@ -409,9 +417,10 @@ class CellView(Data, frozen=True, kw_only=True):
     cell: Cell
     status: CellStatus
     reason: str = ""
-    result: Measurement | None = None
+    result: Measurement | None = None  # of the first run
+    repeats: tuple[Measurement, ...] = ()  # of those that confirm it, in order
     started: float | None = None  # unix time
-    took_s: float | None = None  # with start-up, warm-up and drain
+    took_s: float | None = None  # the last run, with start-up, warm-up and drain
     context: dict[str, Any] = {}  # commands, nginx.conf, versions, model hash, last log lines
 
 

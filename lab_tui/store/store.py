@@ -32,7 +32,7 @@ from lab_tui.model import (
 log = logging.getLogger(__name__)
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LARGEST_ID = 2**63 - 1  # of SQLite
 SCHEMA = """
 CREATE TABLE sweep (
@@ -51,11 +51,14 @@ CREATE TABLE cell (
   reason TEXT NOT NULL DEFAULT '',
   started REAL, took_s REAL,
   cell TEXT NOT NULL,         -- model.Cell as JSON
-  result TEXT,                -- model.Measurement as JSON
+  result TEXT,                -- model.Measurement as JSON, the first run
   context TEXT NOT NULL DEFAULT '{}',
+  repeats TEXT NOT NULL DEFAULT '[]',  -- model.Measurement of the runs after the first, as JSON
   PRIMARY KEY (sweep, idx)
 ) WITHOUT ROWID;
 """
+# What makes a file of one version one of the next; whatever is in it stays.
+MIGRATIONS = {1: "ALTER TABLE cell ADD COLUMN repeats TEXT NOT NULL DEFAULT '[]';"}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -123,7 +126,7 @@ class Store:
         db = sqlite3.connect(self._file, isolation_level=None)
         self._db = db
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
+        if version not in (0, *MIGRATIONS, SCHEMA_VERSION):
             raise LabError(
                 f"{self._file} is of version {version}, this lab-tui writes {SCHEMA_VERSION}",
                 "use the lab-tui that wrote it, or move the file away",
@@ -133,6 +136,8 @@ class Store:
         db.execute("PRAGMA foreign_keys = ON")
         if version == 0:
             db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        for step in range(version, SCHEMA_VERSION) if version else ():
+            db.executescript(f"BEGIN; {MIGRATIONS[step]} PRAGMA user_version = {step + 1}; COMMIT;")
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             damage = sqlite3.DatabaseError(str(verdict).splitlines()[0])
@@ -191,8 +196,8 @@ class Store:
             sweep = cursor.lastrowid
             assert sweep is not None
             db.executemany(
-                "INSERT INTO cell (sweep, idx, cell, status, reason, started, took_s, result, context)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO cell (sweep, idx, cell, status, reason, started, took_s, result, context, repeats)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [(sweep, view.index, _text(view.cell), *_outcome(view)) for view in cells],
             )
         return sweep
@@ -204,6 +209,10 @@ class Store:
             (status, reason, elapsed_s, sweep),
         )
 
+    def set_elapsed(self, sweep: int, elapsed_s: float) -> None:
+        """Keep the time a sweep has taken, while a cell is under way."""
+        self._execute("UPDATE sweep SET elapsed_s = ? WHERE id = ?", (elapsed_s, sweep))
+
     def set_position(self, sweep: int, position: float) -> None:
         """Keep the place of a sweep in the queue."""
         self._execute("UPDATE sweep SET position = ? WHERE id = ?", (position, sweep))
@@ -212,7 +221,8 @@ class Store:
         """Keep what became of a cell, and the time the sweep has taken so far."""
         with self._transaction() as db:
             db.execute(
-                "UPDATE cell SET status = ?, reason = ?, started = ?, took_s = ?, result = ?, context = ?"
+                "UPDATE cell SET status = ?, reason = ?, started = ?, took_s = ?, result = ?, context = ?,"
+                " repeats = ?"
                 " WHERE sweep = ? AND idx = ?",
                 (*_outcome(view), sweep, view.index),
             )
@@ -238,7 +248,7 @@ class Store:
         if not rows:
             raise LabError(f"there is no sweep {sweep}", "`lab-tui results list` shows them")
         cells = self._rows(
-            "SELECT idx, status, reason, started, took_s, cell, result, context FROM cell"
+            "SELECT idx, status, reason, started, took_s, cell, result, context, repeats FROM cell"
             " WHERE sweep = ? ORDER BY idx",
             (sweep,),
         )
@@ -298,13 +308,14 @@ def _text(value: Any) -> str:
 
 
 def _outcome(view: CellView) -> tuple[Any, ...]:
-    """What became of a cell: status, reason, started, took_s, result, context."""
+    """What became of a cell: status, reason, started, took_s, result, context, repeats."""
     result = _text(view.result) if view.result else None
-    return (view.status, view.reason, view.started, view.took_s, result, _text(view.context))
+    kept = (_text(view.context), _text(view.repeats))
+    return (view.status, view.reason, view.started, view.took_s, result, *kept)
 
 
 def _cell_view(row: tuple[Any, ...]) -> CellView:
-    index, status, reason, started, took_s, cell, result, context = row
+    index, status, reason, started, took_s, cell, result, context, repeats = row
     return CellView(
         index=index,
         cell=msgspec.json.decode(cell, type=Cell),
@@ -314,4 +325,5 @@ def _cell_view(row: tuple[Any, ...]) -> CellView:
         started=started,
         took_s=took_s,
         context=msgspec.json.decode(context),
+        repeats=msgspec.json.decode(repeats, type=tuple[Measurement, ...]),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lab_tui.model import CellStatus, CellView, LabError, SweepStatus
@@ -53,6 +55,7 @@ async def test_a_round_trip(store: Store, file: Path) -> None:
         started=1.5,
         took_s=9.0,
         context={"commands": [["llama-server", "--port", "1"]], "model": {"size_bytes": 3}},
+        repeats=(measurement(120.0), measurement(121.0)),
     )
     failed = CellView(index=0, cell=cells[0], status=CellStatus.FAILED, reason='nö: "quoted"\n\'', took_s=1.0)
     await store.call(store.put_cell, sweep_id, failed, 1.0)
@@ -110,6 +113,66 @@ async def test_another_version_is_refused_and_left_as_it_is(file: Path) -> None:
         "use the lab-tui that wrote it, or move the file away"
     )
     assert read(file) == content
+
+
+VERSION_1 = """
+CREATE TABLE sweep (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, created REAL NOT NULL, position REAL NOT NULL, status TEXT NOT NULL,
+  reason TEXT NOT NULL DEFAULT '', elapsed_s REAL NOT NULL DEFAULT 0, spec TEXT NOT NULL
+);
+CREATE TABLE cell (
+  sweep INTEGER NOT NULL REFERENCES sweep(id) ON DELETE CASCADE, idx INTEGER NOT NULL, status TEXT NOT NULL,
+  reason TEXT NOT NULL DEFAULT '', started REAL, took_s REAL, cell TEXT NOT NULL, result TEXT,
+  context TEXT NOT NULL DEFAULT '{}', PRIMARY KEY (sweep, idx)
+) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+
+
+async def test_a_file_of_version_1_is_brought_up_and_keeps_everything(file: Path) -> None:
+    spec = sweep_spec()
+    cells = cells_of(spec)
+    old = json.loads(msgspec.json.encode(spec))
+    del old["budget_s"], old["confirm"]  # as it was written then
+    db = sqlite3.connect(file)
+    db.executescript(VERSION_1)
+    values = (1.5, 1.0, "paused", "why", 20.0, json.dumps(old))
+    db.execute(
+        "INSERT INTO sweep (created, position, status, reason, elapsed_s, spec) VALUES (?,?,?,?,?,?)", values
+    )
+    result = msgspec.json.encode(measurement(123.4)).decode()
+    db.executemany(
+        "INSERT INTO cell (sweep, idx, status, reason, started, took_s, cell, result, context)"
+        " VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (0, "measured", "", 3.0, 9.0, msgspec.json.encode(cells[0]).decode(), result, '{"a": 1}'),
+            (1, "failed", "no", 4.0, 1.0, msgspec.json.encode(cells[1]).decode(), None, "{}"),
+        ],
+    )
+    db.commit()
+    db.close()
+    store = await reopened(file)
+    found = await store.call(store.sweep, 1)
+    assert (found.status, found.reason, found.elapsed_s, found.spec) == ("paused", "why", 20.0, spec)
+    assert found.cells[0] == CellView(
+        index=0,
+        cell=cells[0],
+        status=CellStatus.MEASURED,
+        result=measurement(123.4),
+        started=3.0,
+        took_s=9.0,
+        context={"a": 1},
+    )
+    assert (found.cells[1].status, found.cells[1].reason) == (CellStatus.FAILED, "no")
+    again = msgspec.structs.replace(found.cells[0], repeats=(measurement(120.0),))
+    await store.call(store.put_cell, 1, again, 30.0)
+    assert (await store.call(store.sweep, 1)).cells[0] == again
+    assert await store.call(store.add, spec, cells) == 2
+    await store.close()
+    once_more = await reopened(file)  # it is of this version now
+    assert (await once_more.call(once_more.sweep, 1)).cells[0] == again
+    assert once_more.notice == ""
+    await once_more.close()
 
 
 async def damaged(file: Path) -> str:
