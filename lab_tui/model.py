@@ -420,7 +420,7 @@ class CellView(Data, frozen=True, kw_only=True):
     result: Measurement | None = None  # of the first run
     repeats: tuple[Measurement, ...] = ()  # of those that confirm it, in order
     started: float | None = None  # unix time
-    took_s: float | None = None  # the last run, with start-up, warm-up and drain
+    took_s: float | None = None  # the first run, with start-up, warm-up and drain
     context: dict[str, Any] = {}  # commands, nginx.conf, versions, model hash, last log lines
 
 

@@ -81,6 +81,8 @@ def show(sweep_id: Id, as_json: Json = False) -> None:
     put(table(head, [_cell_line(cell) for cell in detail.cells]))
     if detail.view.best is not None:
         put(f"best {best_text(detail.view.best)}")
+    if detail.view.reason:
+        put(detail.view.reason)
 
 
 def _cell_line(cell: CellView) -> tuple[str, ...]:
@@ -104,7 +106,7 @@ def best(sweep_id: Id, as_json: Json = False) -> None:
     """The best cell of a sweep, and what ties with it."""
     detail = run(_detail(sweep_id))
     if detail.view.best is None:
-        raise LabError(f"sweep {sweep_id} has no measured cell", detail.view.reason)
+        raise LabError(f"sweep {sweep_id} has no best cell", detail.view.reason)
     if as_json:
         put_json({"best": detail.view.best, "tied": detail.tied})
         return

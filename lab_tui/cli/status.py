@@ -133,9 +133,11 @@ def sweep_line(view: SweepView) -> str:
 
 
 def best_text(best: Best) -> str:
-    """The best cell for a person: ``2×4 c=16 412.0 ±6.1 tok/s``."""
+    """The best cell for a person: ``2×4 c=16 412.0 ±6.1 tok/s (3 runs)``."""
     interval = f" ±{best.throughput_ci95_tps:,.1f}" if best.throughput_ci95_tps is not None else ""
-    return f"{best.instances}×{best.parallel} c={best.concurrency} {best.throughput_tps:,.1f}{interval} tok/s"
+    runs = f" ({best.runs} runs)" if best.runs > 1 else ""
+    figure = f"{best.throughput_tps:,.1f}{interval} tok/s{runs}"
+    return f"{best.instances}×{best.parallel} c={best.concurrency} {figure}"
 
 
 def logs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -59,6 +60,12 @@ def sweep(
     seed: options.Seed = None,
     endpoint: options.Endpoint = None,
     ignore_eos: options.IgnoreEos = None,
+    budget: Annotated[
+        str | None, typer.Option(help="End within this time, best so far: 90s, 10m, 1h.")
+    ] = None,
+    no_confirm: Annotated[
+        bool, typer.Option("--no-confirm", help="Do not measure the top few again.")
+    ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write results here as they come.")] = None,
     as_json: Json = False,
     detach: Annotated[bool, typer.Option("--detach", help="Queue it and return.")] = False,
@@ -71,6 +78,10 @@ def sweep(
     changes: dict[str, Any] = {"slo": slo(slo_ttft_ms, slo_stream_tps), "large": yes}
     if strategy is not None:
         changes["strategy"] = strategy
+    if budget is not None:
+        changes["budget_s"] = budget_seconds(budget)
+    if no_confirm:
+        changes["confirm"] = False
     if seconds is not None:
         check_seconds(seconds)
         changes["window"] = WindowSpec(min_s=min(seconds, WindowSpec().min_s), max_s=seconds)
@@ -103,6 +114,17 @@ def sweep(
     put_json(to_json(detail)) if as_json else put(_result_text(detail))
     if detail.view.status != SweepStatus.DONE:
         fail(f"sweep {detail.view.id} {detail.view.status}: {detail.view.reason or 'see `lab-tui results`'}")
+
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def budget_seconds(text: str) -> float:
+    """Seconds of 90, 90s, 10m or 1h. Raises LabError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip().lower())
+    if found is None or not float(found[1]) > 0:
+        raise LabError(f"--budget is {text!r}", "give a time such as 90s, 10m or 1h")
+    return float(found[1]) * UNITS[found[2]]
 
 
 def to_json(detail: SweepDetail) -> object:
@@ -139,7 +161,7 @@ def _spec(
 
     What does not vary is of the running fleet when no model is named, else of the settings.
     """
-    from lab_tui.sweep import space
+    from lab_tui.sweep import course, space
 
     axes = space.parse_axes(axis)
     name = preset or ("custom" if axes else "quick")
@@ -150,6 +172,7 @@ def _spec(
         spec, axes={**spec.axes, **axes}, workload=workload(spec.workload), **changes
     )
     space.check(spec)
+    course.check_budget(spec)
     return spec
 
 

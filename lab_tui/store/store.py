@@ -196,7 +196,8 @@ class Store:
             sweep = cursor.lastrowid
             assert sweep is not None
             db.executemany(
-                "INSERT INTO cell (sweep, idx, cell, status, reason, started, took_s, result, context, repeats)"
+                "INSERT INTO cell"
+                " (sweep, idx, cell, status, reason, started, took_s, result, context, repeats)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [(sweep, view.index, _text(view.cell), *_outcome(view)) for view in cells],
             )

@@ -1,167 +1,147 @@
-"""The sweet spot with a fraction of the cells: climb over fleets, then walk the best one's ladder.
+"""The sweet spot with a fraction of the cells: measure where most is to be gained, by what is known.
 
-A fleet is probed at one concurrency, the first that fills its slots: fewer streams leave slots idle,
-more of them queue. From the middle of the space the search goes to whatever neighbour (one step on
-one axis) is better, until none is. Then the streams of the best fleet are raised and lowered from
-there until that brings nothing. A fleet that failed rules out those that are larger in every way.
+What is known beforehand: streams beyond the slots only queue, so what counts is how many slots are
+busy; cells a few settings apart are alike; a fleet that had no memory rules out the larger ones. The
+rest is learnt: a Gaussian process predicts every cell from those measured, and the next one is that
+with the largest expected gain over the best for its time (with an SLO: times the chance that it is
+kept). When no cell promises GAIN any more, the search is over.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
-from lab_tui.model import AxisValue, CellStatus, CellView
-from lab_tui.sweep.plan import KNEE_GAIN, OPEN, Decision, ladders
+import msgspec
+
+from lab_tui.load.stats import mean
+from lab_tui.model import CellStatus, CellView, FleetSpec, SweepSpec, WindowSpec
+from lab_tui.sweep.plan import OPEN, Decision, ladders, slots
+from lab_tui.sweep.predict import Learnt
+from lab_tui.sweep.runs import WRONG
 from lab_tui.sweep.space import MOST_STREAMS_PER_SLOT
+from lab_tui.sweep.verdict import MEMORY_WORDS, NO_MEMORY
+
+GAIN = 0.003  # expected, as a share of the best, for the time of a usual cell: less is not worth it
+CELLS_PER_AXIS = 7  # at most, whatever is still promised
+ALIKE = 0.95  # of the most that is promised: as good, so fewer slots go first
+RUN_GUESS_S = 3.0  # warm-up, ramp and drain
+RESTART_GUESS_S = 4.0  # of a fleet, before one was timed
 
 SIZE_AXES = ("instances", "parallel", "ctx-per-slot", "batch", "ubatch")  # more of it needs more memory
 
-Place = tuple[int, ...]  # of a fleet: the position of its value on each axis
+
+def adaptive(spec: SweepSpec, cells: Sequence[CellView]) -> Decision:
+    """The next cell, and those that need not be measured; at the end why each was left out."""
+    ruled_out = dict(_ruled_out(cells))
+    left = [cell for cell in cells if cell.status in OPEN and cell.index not in ruled_out]
+    if not left:
+        return Decision(next_index=None, skips=ruled_out)
+    shown = {cell.index: cell.result for cell in cells if _counts(cell) and cell.result is not None}
+    if not shown:
+        return Decision(next_index=_middle(left).index, skips=ruled_out)
+    learnt, costs = Learnt(cells, shown, spec.slo), Costs(spec.window, cells)
+    outlook = {cell.index: learnt.outlook(cell) for cell in left}
+    worth = {cell.index: (one := outlook[cell.index]).gain / costs.of(cell, one.tps) for cell in left}
+    most = max(worth.values())
+    if most < GAIN or len(shown) >= most_cells(cells):
+        return Decision(next_index=None, skips=ruled_out | {c.index: learnt.why_not(c) for c in left})
+    near = [cell for cell in left if worth[cell.index] >= ALIKE * most]
+    choice = min(near, key=lambda cell: (slots(cell), -worth[cell.index]))
+    return Decision(next_index=choice.index, skips=ruled_out)
 
 
-class Space:
-    """The fleets of a sweep, by their place on the axes."""
-
-    def __init__(self, cells: Sequence[CellView]) -> None:
-        self.names = [name for name in cells[0].cell.axes if name != "concurrency"]
-        self.values: dict[str, list[AxisValue]] = {
-            name: list(dict.fromkeys(c.cell.axes[name] for c in cells)) for name in self.names
-        }
-        self.fleets: dict[Place, list[CellView]] = {self._place(rungs[0]): rungs for rungs in ladders(cells)}
-
-    def _place(self, cell: CellView) -> Place:
-        return tuple(self.values[name].index(cell.cell.axes[name]) for name in self.names)
-
-    def middle(self) -> Place:
-        """Where the search begins: words at their first, numbers halfway."""
-        return tuple(len(values) // 2 if isinstance(values[0], int) else 0 for values in self.values.values())
-
-    def neighbours(self, place: Place) -> Iterator[Place]:
-        """One step on one axis (any other word where it has words), then one step on two at once.
-
-        The diagonals are for ridges: more instances with fewer slots each often make as much.
-        """
-        steps = [self._steps(axis) for axis in range(len(place))]
-        for axis, options in enumerate(steps):
-            yield from self._reached(place, ({axis: step} for step in options))
-        for one, two in itertools.combinations(range(len(place)), 2):
-            pairs = itertools.product(steps[one], steps[two])
-            yield from self._reached(place, ({one: a, two: b} for a, b in pairs))
-
-    def _reached(self, place: Place, moves: Iterable[dict[int, int]]) -> Iterator[Place]:
-        for move in moves:
-            there = tuple(at + move.get(axis, 0) for axis, at in enumerate(place))
-            if there in self.fleets:
-                yield there
-
-    def _steps(self, axis: int) -> list[int]:
-        values = self.values[self.names[axis]]
-        if isinstance(values[0], int):
-            return [-1, 1]
-        return [step for step in range(-len(values), len(values) + 1) if step]
-
-    def ruled_out(self, place: Place) -> bool:
-        """Whether a fleet that is no larger on any size axis, and equal on the others, failed."""
-        return any(
-            probe(rungs).status == CellStatus.FAILED and other != place and self._within(other, place)
-            for other, rungs in self.fleets.items()
-        )
-
-    def _within(self, small: Place, large: Place) -> bool:
-        return all(
-            a <= b if name in SIZE_AXES else a == b
-            for name, a, b in zip(self.names, small, large, strict=True)
-        )
+def most_cells(cells: Sequence[CellView]) -> int:
+    """How many cells the search measures at most."""
+    axes = cells[0].cell.axes
+    return CELLS_PER_AXIS * max(1, sum(len({cell.cell.axes[name] for cell in cells}) > 1 for name in axes))
 
 
-def slots(cell: CellView) -> int:
-    """Slots of the whole fleet."""
-    return cell.cell.fleet.instances * cell.cell.fleet.parallel
+def _counts(cell: CellView) -> bool:
+    """Whether a cell has figures to learn from."""
+    return cell.result is not None and cell.result.verdict not in WRONG
 
 
-def probe(rungs: Sequence[CellView]) -> CellView:
-    """The cell that stands for a fleet: the first that fills its slots, else the last."""
-    return next((c for c in rungs if c.cell.concurrency >= slots(c)), rungs[-1])
+def _middle(left: Sequence[CellView]) -> CellView:
+    """Where nothing worked yet: the middle by size, of those that just fill their slots.
+
+    When that fails for memory the larger ones are out, so the next middle is a smaller one.
+    """
+    full = [cell for cell in left if cell.cell.concurrency == slots(cell)] or list(left)
+    by_size = sorted(full, key=lambda cell: (slots(cell), cell.index))
+    return by_size[len(by_size) // 2]
 
 
-def adaptive(cells: Sequence[CellView]) -> Decision:
-    """The next cell of the climb or of the best fleet's ladder; at the end, why the rest was left out."""
-    space = Space(cells)
-    best = _climb(space)
-    if isinstance(best, CellView):
-        return Decision(next_index=best.index)
-    if best is None:
-        return Decision(
-            next_index=None, skips={c.index: "no fleet worked" for c in cells if c.status in OPEN}
-        )
-    rungs = space.fleets[best]
-    rung = _walk(rungs)
-    if rung is not None:
-        return Decision(next_index=rung.index)
-    return Decision(next_index=None, skips=dict(_left_out(space, rungs)))
+# --- what is known beforehand -------------------------------------------------------------------
 
 
-def _climb(space: Space) -> Place | CellView | None:
-    """The next cell to probe; or the place of the best fleet when no neighbour can be better."""
-    scores = {place: _score(rungs) for place, rungs in space.fleets.items()}
-    known = {place: score for place, score in scores.items() if score is not None}
-    if not known:
-        return _first_open(space)
-    best = max(known, key=lambda place: known[place])
-    for place in space.neighbours(best):
-        cell = probe(space.fleets[place])
-        if cell.status in OPEN and not space.ruled_out(place):
-            return cell
-    return best
-
-
-def _first_open(space: Space) -> CellView | None:
-    """Where nothing worked yet: the middle, then ever smaller fleets."""
-    middle = space.middle()
-    for place in sorted(space.fleets, key=lambda p: (p != middle, sum(p) > sum(middle), -sum(p))):
-        cell = probe(space.fleets[place])
-        if cell.status in OPEN and not space.ruled_out(place):
-            return cell
-    return None
-
-
-def _score(rungs: Sequence[CellView]) -> float | None:
-    """The most tok/s that a fleet has shown; None when it has shown none."""
-    shown = [c.result.throughput_tps for c in rungs if c.result is not None]
-    return max(shown) if shown else None
-
-
-def _walk(rungs: Sequence[CellView]) -> CellView | None:
-    """The next rung of the best fleet: beside its best one, as long as going on brings something."""
-    measured = [i for i, c in enumerate(rungs) if c.result is not None]
-    best = max(measured, key=lambda i: _tps(rungs[i]))
-    for beside in (best + 1, best - 1):
-        if not 0 <= beside < len(rungs) or rungs[beside].status not in OPEN:
-            continue
-        if rungs[beside].cell.concurrency <= MOST_STREAMS_PER_SLOT * slots(rungs[beside]):
-            return rungs[beside]
-    return None
-
-
-def _tps(cell: CellView) -> float:
-    assert cell.result is not None
-    return cell.result.throughput_tps
-
-
-def _left_out(space: Space, best: Sequence[CellView]) -> Iterator[tuple[int, str]]:
-    """Every cell that was not measured, with why."""
-    top = max(_tps(c) for c in best if c.result is not None)
-    for place, rungs in space.fleets.items():
-        own = _score(rungs)
-        for cell in (c for c in rungs if c.status in OPEN):
-            if cell.cell.concurrency > MOST_STREAMS_PER_SLOT * slots(cell):
+def _ruled_out(cells: Sequence[CellView]) -> Iterator[tuple[int, str]]:
+    """The open cells that cannot be the best, with why."""
+    failed = [cell for cell in cells if _no_good(cell)]
+    for rungs in ladders(cells):
+        for place, cell in enumerate(rungs):
+            if cell.status not in OPEN:
+                continue
+            if place > 0 and cell.cell.concurrency > MOST_STREAMS_PER_SLOT * slots(cell):
                 yield cell.index, f"only queues: {slots(cell)} slots"
-            elif own is not None and own < top * (1 - KNEE_GAIN):
-                yield cell.index, f"its slots filled, this fleet made {own:,.0f} of the best {top:,.0f} tok/s"
-            elif own is not None:
-                yield cell.index, "past the knee of its ladder"
-            elif space.ruled_out(place):
-                yield cell.index, "a smaller fleet failed"
-            else:
-                yield cell.index, "further from the best than a neighbour that was no better"
+            elif culprit := next((other for other in failed if _implies(other, cell)), None):
+                fleet = culprit.cell.fleet
+                what = "had no memory" if _no_memory(culprit) else f"c={culprit.cell.concurrency} failed"
+                yield cell.index, f"{fleet.instances}×{fleet.parallel} {what}"
+
+
+def _no_good(cell: CellView) -> bool:
+    wrong = cell.result is not None and cell.result.verdict in WRONG
+    return cell.status == CellStatus.FAILED or (cell.status == CellStatus.MEASURED and wrong)
+
+
+def _no_memory(cell: CellView) -> bool:
+    if cell.result is not None:
+        return cell.result.verdict == NO_MEMORY
+    return any(word in cell.reason.lower() for word in (*MEMORY_WORDS, "does not fit"))
+
+
+def _implies(failed: CellView, cell: CellView) -> bool:
+    """Whether ``cell`` fails because ``failed`` did: the same settings, none of its sizes smaller.
+
+    Without memory a fleet does not start, however few streams; other failures may depend on the streams.
+    """
+    if not _no_memory(failed) and cell.cell.concurrency < failed.cell.concurrency:
+        return False
+    return all(
+        (int(value) <= int(cell.cell.axes[name])) if name in SIZE_AXES else value == cell.cell.axes[name]
+        for name, value in failed.cell.axes.items()
+        if name != "concurrency"
+    )
+
+
+# --- what it takes ------------------------------------------------------------------------------
+
+
+class Costs:
+    """What measuring a cell takes: 1 is the mean of those measured."""
+
+    def __init__(self, window: WindowSpec, cells: Sequence[CellView]) -> None:
+        self._window = window
+        timed = sorted((c for c in cells if c.started is not None), key=lambda c: c.started or 0.0)
+        self._running = timed[-1].cell.fleet if timed else None
+        new: list[float] = []
+        grown: list[float] = []
+        for before, cell in pairwise(timed):
+            if cell.took_s is not None:
+                (grown if _grows(before.cell.fleet, cell.cell.fleet) else new).append(cell.took_s)
+        took = [cell.took_s for cell in timed if cell.took_s]
+        self._usual_s = mean(took) if took else RUN_GUESS_S + window.max_s
+        self._restart_s = max(mean(new) - mean(grown), 0.0) if new and grown else RESTART_GUESS_S
+
+    def of(self, cell: CellView, tps: float) -> float:
+        """The cost of a cell of about so many tok/s: a whole request, within the window's bounds."""
+        life_s = cell.cell.concurrency * cell.cell.workload.output_tokens / tps
+        window_s = min(max(life_s, self._window.min_s), self._window.max_s)
+        same = self._running is not None and _grows(self._running, cell.cell.fleet)
+        return (RUN_GUESS_S + window_s + (0.0 if same else self._restart_s)) / self._usual_s
+
+
+def _grows(before: FleetSpec, after: FleetSpec) -> bool:
+    """Whether no instance of ``before`` has to restart."""
+    return msgspec.structs.replace(before, instances=after.instances) == after

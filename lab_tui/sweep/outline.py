@@ -8,8 +8,8 @@ from lab_tui.model import Data, FleetSpec, SweepSpec
 from lab_tui.serving.memory import Estimate
 from lab_tui.serving.shape import read_shape
 from lab_tui.sweep import space
+from lab_tui.sweep.course import longest_s
 from lab_tui.sweep.fit import Room, corrected, problem
-from lab_tui.sweep.summary import START_GUESS_S
 
 
 class Outline(Data, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ def outline(spec: SweepSpec, room: Room) -> Outline:
         cells=count,
         cells_too_large=too_large,
         instance_starts=space.model_loads(spec),
-        longest_s=(count - too_large) * (spec.window.max_s + START_GUESS_S),
+        longest_s=(count - too_large) * longest_s(spec.window),
         largest=largest,
         weights_bytes=most.weights_bytes,
         kv_bytes=most.kv_bytes,

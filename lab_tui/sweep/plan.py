@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lab_tui.model import CellStatus, CellView, Data
+from lab_tui.model import CellStatus, CellView, Data, SweepSpec
 
 KNEE_GAIN = 0.02  # a doubled concurrency that brings less than this is past the knee
 OPEN = (CellStatus.PENDING, CellStatus.RUNNING)
@@ -17,15 +17,15 @@ class Decision(Data, frozen=True, kw_only=True):
     skips: dict[int, str] = {}
 
 
-Plan = Callable[[Sequence[CellView]], Decision]
+Plan = Callable[[SweepSpec, Sequence[CellView]], Decision]
 
 
-def grid(cells: Sequence[CellView]) -> Decision:
+def grid(spec: SweepSpec, cells: Sequence[CellView]) -> Decision:
     """Every cell, in order."""
     return Decision(next_index=next((c.index for c in cells if c.status in OPEN), None))
 
 
-def ladder(cells: Sequence[CellView]) -> Decision:
+def ladder(spec: SweepSpec, cells: Sequence[CellView]) -> Decision:
     """Every fleet, its concurrency rising until past the knee.
 
     Past the knee: two cells in a row that bring less than KNEE_GAIN over the best before them,
@@ -49,14 +49,18 @@ def ladders(cells: Sequence[CellView]) -> list[list[CellView]]:
     return [sorted(rungs, key=lambda c: c.cell.concurrency) for rungs in groups.values()]
 
 
+def slots(cell: CellView) -> int:
+    """Slots of the whole fleet."""
+    return cell.cell.fleet.instances * cell.cell.fleet.parallel
+
+
 def _past_knee(rungs: Sequence[CellView]) -> str:
     best, flat = 0.0, 0
     for rung in rungs:
         if rung.result is None:
             continue
         gained = rung.result.throughput_tps > best * (1 + KNEE_GAIN)
-        slots = rung.cell.fleet.instances * rung.cell.fleet.parallel
-        flat = 0 if gained or rung.cell.concurrency < slots else flat + 1
+        flat = 0 if gained or rung.cell.concurrency < slots(rung) else flat + 1
         best = max(best, rung.result.throughput_tps)
         if flat == 2:
             return f"past the knee: c={rung.cell.concurrency} brought nothing over {best:,.0f} tok/s"

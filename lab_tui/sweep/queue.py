@@ -31,14 +31,15 @@ from lab_tui.model import (
 from lab_tui.serving import llama_server
 from lab_tui.serving.fleet import Fleet
 from lab_tui.store.store import Store, StoredSweep
-from lab_tui.sweep import space, summary
+from lab_tui.sweep import course, space, summary
 from lab_tui.sweep.cell import Meter, context, model_identity
 from lab_tui.sweep.fit import Fit
+from lab_tui.sweep.plan import OPEN
 from lab_tui.sweep.strategy import strategy
 
 log = logging.getLogger(__name__)
 
-OPEN = (CellStatus.PENDING, CellStatus.RUNNING)
+JOURNAL_S = 2.0  # so much of a sweep's time, at most, is forgotten when the engine is killed
 
 
 class Queue:
@@ -70,6 +71,7 @@ class Queue:
         self._verdict_on_cancel: tuple[CellStatus, str] = (CellStatus.PENDING, "")
         self._before: FleetSpec | None = None  # the fleet to give back when the queue is empty
         self._holds_fleet = False
+        self._amounts: dict[int, tuple[tuple[CellView, ...], summary.Amount]] = {}  # of live sweeps
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -101,25 +103,35 @@ class Queue:
             now=self._cell_label if at_work else "",
             phase=self.load.phase if self.load else None,
             running_s=time.monotonic() - self._cell_began if at_work else 0.0,
+            found=self._amount(sweep),
         )
+
+    def _amount(self, sweep: StoredSweep) -> summary.Amount:
+        """What the cells of a live sweep amount to, worked out once for each change of them."""
+        cells, found = self._amounts.get(sweep.id, ((), summary.Amount()))
+        if cells is not sweep.cells:
+            found = summary.amount(sweep.cells, sweep.spec.slo)
+            self._amounts[sweep.id] = (sweep.cells, found)
+        return found
 
     def views(self) -> tuple[SweepView, ...]:
         """The running sweep and those that wait, in order."""
         running = self.running()
-        waiting = tuple(summary.view(sweep) for sweep in self._waiting)
+        waiting = tuple(summary.view(sweep, found=self._amount(sweep)) for sweep in self._waiting)
         return (running, *waiting) if running else waiting
 
     async def all(self) -> list[SweepView]:
         """Every sweep ever kept, newest first, live where it lives."""
         live = {view.id: view for view in self.views()}
-        return [live.get(s.id) or summary.view(s) for s in await self._store.call(self._store.sweeps)]
+        kept = await self._store.call(self._store.sweeps)
+        return await asyncio.to_thread(lambda: [live.get(sweep.id) or summary.view(sweep) for sweep in kept])
 
     async def detail(self, sweep_id: int) -> SweepDetail:
         """One sweep with its cells. Raises LabError when there is none."""
         live = [s for s in (self._running, *self._waiting) if s is not None and s.id == sweep_id]
         sweep = live[0] if live else await self._store.call(self._store.sweep, sweep_id)
-        line = next((view for view in self.views() if view.id == sweep_id), None) or summary.view(sweep)
-        return summary.detail(sweep, line)
+        line = next((view for view in self.views() if view.id == sweep_id), None)
+        return await asyncio.to_thread(lambda: summary.detail(sweep, line or summary.view(sweep)))
 
     # -- commands
 
@@ -127,6 +139,7 @@ class Queue:
         """Queue a sweep after everything in it was checked. Raises LabError."""
         space.check(spec)
         strategy(spec.strategy)
+        course.check_budget(spec)
         spec = space.laid_out(spec, llama_server.usable_cores())
         cells = await asyncio.to_thread(space.cells, spec)
         largest = max(cells, key=lambda cell: cell.fleet.instances)
@@ -239,20 +252,23 @@ class Queue:
         self._running = msgspec.structs.replace(sweep, status=SweepStatus.RUNNING)
         try:
             await self._keep(SweepStatus.RUNNING)
-            choose = strategy(sweep.spec.strategy)
-            while not self.paused and self._running.status == SweepStatus.RUNNING:
-                decision = choose(self._running.cells)
-                for index, why in decision.skips.items():
+            over = False
+            while not over and self._running.status == SweepStatus.RUNNING:
+                step = await asyncio.to_thread(course.following, self._running)
+                for index, why in step.skips.items():
                     await self._put(index, status=CellStatus.SKIPPED, reason=why)
-                if decision.next_index is None:
-                    break
-                await self._run_cell(decision.next_index)
-            await self._close_sweep()
+                over = step.index is None
+                if step.index is not None:
+                    if self.paused:
+                        break
+                    await self._run_cell(step.index)
+            await self._close_sweep(over)
         finally:
             self._running = None
+            self._amounts.clear()
             self._changed()
 
-    async def _close_sweep(self) -> None:
+    async def _close_sweep(self, over: bool) -> None:
         """Done, failed when no cell could be measured, aborted, or back into the queue."""
         sweep = self._running
         assert sweep is not None
@@ -262,42 +278,60 @@ class Queue:
                 if cell.status in OPEN:
                     await self._put(cell.index, status=CellStatus.SKIPPED, reason="the sweep was aborted")
             await self._keep(SweepStatus.ABORTED, "aborted by hand")
-        elif any(cell.status in OPEN for cell in cells):
+        elif not over:
             await self._keep(SweepStatus.PAUSED)
             self._waiting.insert(0, self._running or sweep)
         elif any(cell.status == CellStatus.MEASURED for cell in cells):
-            await self._keep(SweepStatus.DONE)
+            await self._keep(SweepStatus.DONE, await asyncio.to_thread(summary.closing_words, sweep))
         else:
             first = next((cell.reason for cell in cells if cell.reason), "no cell was measured")
             await self._keep(SweepStatus.FAILED, first)
 
     async def _run_cell(self, index: int) -> None:
+        """Measure a cell, or one that is measured once more."""
         sweep = self._running
         assert sweep is not None
-        cell = sweep.cells[index].cell
-        if await self._leave_out_what_does_not_fit(cell.fleet):
+        view = sweep.cells[index]
+        again = view.result is not None
+        if not again and await self._leave_out_what_does_not_fit(view.cell.fleet):
             return
-        self._cell_label = space.label(cell)
+        self._cell_label = space.label(view.cell) + (" again" if again else "")
         self._cell_began = time.monotonic()
         self._verdict_on_cancel = (CellStatus.PENDING, "")
         started = time.time()
-        await self._put(index, status=CellStatus.RUNNING, started=started)
+        if not again:
+            await self._put(index, status=CellStatus.RUNNING, started=started)
         if self.paused or self._running is None or self._running.status != SweepStatus.RUNNING:
-            await self._put(index, status=CellStatus.PENDING)  # paused or aborted while that was written
+            if not again:
+                await self._put(index, status=CellStatus.PENDING)  # paused or aborted while that was written
             return
-        self._cell = asyncio.create_task(self._meter.cell(cell, sweep.spec, self._on_view), name="cell")
+        self._cell = asyncio.create_task(self._meter.cell(view.cell, sweep.spec, self._on_view), name="cell")
         try:
-            await asyncio.wait({self._cell})
+            await self._until_measured(self._cell, sweep)
         finally:
             task, self._cell, self.load = self._cell, None, None
             if not task.done():  # the engine ends
                 task.cancel()
                 await asyncio.wait({task})
-        took_s = time.monotonic() - self._cell_began
-        outcome = await self._outcome(task, cell.fleet)
-        await self._put(index, took_s=took_s, started=started, **outcome)
+        spent_s = time.monotonic() - self._cell_began
+        outcome = await self._outcome(task, view.cell.fleet)
+        fields = _once_more(view, outcome) if again else {**outcome, "took_s": spent_s}
+        await self._put(index, spent_s=spent_s, **fields)
         for fits in await self._fit.come_back(self._running.cells) if self._running else ():
             await self._put(fits, status=CellStatus.PENDING, reason="")
+
+    async def _until_measured(self, cell: asyncio.Task[Measurement], sweep: StoredSweep) -> None:
+        """Wait for the cell, its time being kept meanwhile; where the budget ends first it is cut off."""
+        left_s = course.time_left_s(sweep)
+        while not cell.done():
+            spent_s = time.monotonic() - self._cell_began
+            if left_s is not None and spent_s >= left_s:
+                self._cancel_cell(CellStatus.SKIPPED, course.used_up(sweep.spec))
+                await asyncio.wait({cell})
+                return
+            await self._store.call(self._store.set_elapsed, sweep.id, sweep.elapsed_s + spent_s)
+            wait_s = JOURNAL_S if left_s is None else min(JOURNAL_S, left_s - spent_s)
+            await asyncio.wait({cell}, timeout=wait_s)
 
     async def _leave_out_what_does_not_fit(self, fleet: FleetSpec) -> bool:
         """Skip every open cell of ``fleet`` when it needs more memory than there is; whether it does."""
@@ -325,12 +359,12 @@ class Queue:
         lines = [line for view in self._fleet.views() for line in view.log_tail]
         return {"status": CellStatus.FAILED, "reason": reason, "context": {"log": lines}}
 
-    async def _put(self, index: int, **fields: Any) -> None:
-        """Change a cell, in the store first."""
+    async def _put(self, index: int, spent_s: float = 0.0, **fields: Any) -> None:
+        """Change a cell, in the store first; ``spent_s`` counts as time of the sweep."""
         sweep = self._running
         assert sweep is not None
         changed: CellView = msgspec.structs.replace(sweep.cells[index], **fields)
-        elapsed_s = sweep.elapsed_s + (fields.get("took_s") or 0.0)
+        elapsed_s = sweep.elapsed_s + spent_s
         await self._store.call(self._store.put_cell, sweep.id, changed, elapsed_s)
         cells = (*sweep.cells[:index], changed, *sweep.cells[index + 1 :])
         self._running = msgspec.structs.replace(self._running or sweep, cells=cells, elapsed_s=elapsed_s)
@@ -369,6 +403,24 @@ class Queue:
                 await self._fleet.up(before)
         except LabError as error:
             log.error("the fleet from before the sweep could not be restored: %s", error)
+
+
+def _once_more(view: CellView, outcome: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a measured cell after it was measured again, or after that did not come to an end.
+
+    What was measured is kept whatever happens. A cell that fails is no winner: its figures go into the
+    context.
+    """
+    if outcome["status"] == CellStatus.MEASURED:
+        return {"repeats": (*view.repeats, outcome["result"])}
+    if outcome["status"] == CellStatus.FAILED:
+        earlier = msgspec.to_builtins((view.result, *view.repeats))
+        context = {**view.context, **outcome["context"], "earlier": earlier}
+        reason = f"measured again, it failed: {outcome['reason']}"
+        return {**outcome, "reason": reason, "result": None, "repeats": (), "context": context}
+    if outcome["status"] == CellStatus.SKIPPED:
+        return {"reason": f"not measured again: {outcome['reason']}"}
+    return {}
 
 
 def _reopened(sweep: StoredSweep) -> StoredSweep:

@@ -4,36 +4,101 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab_tui.model import Best, CellStatus, CellView, Phase, SweepDetail, SweepView
+import msgspec
+
+from lab_tui.model import Best, CellStatus, CellView, Data, Phase, Slo, SweepDetail, SweepStatus, SweepView
 from lab_tui.store.store import StoredSweep
+from lab_tui.sweep import confirm, course
+from lab_tui.sweep.plan import slots
+from lab_tui.sweep.runs import Figures, beyond, drift, figures, keeps, repeated, runs
+from lab_tui.sweep.space import label
+from lab_tui.sweep.verdict import UNSTABLE
 
-START_GUESS_S = 3.0  # a cell's start, warm-up and drain, before one was timed
+OVER = (SweepStatus.DONE, SweepStatus.FAILED, SweepStatus.ABORTED)
+DRIFT_WORTH_SAYING = 0.01  # as a share of tok/s
 
 
-def best(cells: Sequence[CellView]) -> Best | None:
-    """The measured cell with the most tok/s; None before there is one."""
-    measured = [cell for cell in cells if cell.result is not None]
-    return _best(max(measured, key=_tps)) if measured else None
+class Amount(Data, frozen=True, kw_only=True):
+    """What the cells of a sweep amount to."""
+
+    best: Best | None = None
+    tied: tuple[Best, ...] = ()  # what cannot be told apart from it, least resources first
+    remark: str = ""  # what a user must know of the best, or why there is none
 
 
-def tied(cells: Sequence[CellView]) -> tuple[Best, ...]:
-    """The cells that cannot be told apart from the best, it included, least resources first.
+def amount(cells: Sequence[CellView], slo: Slo) -> Amount:
+    """The best cell, what ties with it (two 95 % intervals meet), and what must be said about it.
 
-    Two cells tie when their 95 % intervals meet. Empty when the best stands alone.
+    The best has the most tok/s, as the mean of its runs, of all cells that are sound and keep the SLO.
+    Where every cell is unstable, the one with the most tok/s is given all the same, as not confirmed:
+    on a machine that is never quiet that is worth more than nothing. A failing cell is never given.
     """
-    measured = [cell for cell in cells if cell.result is not None]
-    if not measured:
-        return ()
-    top = max(measured, key=_tps)
-    floor = _tps(top) - _half_width(top)
-    equals = [cell for cell in measured if _tps(cell) + _half_width(cell) >= floor]
-    return tuple(_best(cell) for cell in sorted(equals, key=_resources)) if len(equals) > 1 else ()
+    found = confirm.known(cells, slo)
+    index = confirm.best(cells, slo)
+    if index is None:
+        return _without_sound(cells, slo)
+    equals = [cells[i] for i in confirm.tied(found, index)]
+    ties = [_best(cell, found[cell.index]) for cell in sorted(equals, key=_resources)]
+    return Amount(
+        best=_best(cells[index], found[index]),
+        tied=tuple(ties) if len(ties) > 1 else (),
+        remark=_drift_text(cells, index),
+    )
+
+
+def _without_sound(cells: Sequence[CellView], slo: Slo) -> Amount:
+    """What there is to say where no cell can win."""
+    shown = {cell.index: one for cell in cells if (one := figures(runs(cell), None))}
+    if not shown:
+        return Amount()
+    sound = confirm.known(cells, Slo())
+    if sound:
+        nearest = min(sound, key=lambda index: beyond(sound[index], slo))
+        return Amount(remark=f"no cell kept the SLO; nearest: {_missed(cells[nearest], sound[nearest], slo)}")
+    shaky = {cell.index for cell in cells if cell.result and cell.result.verdict == UNSTABLE}
+    kept = [index for index, one in shown.items() if index in shaky and keeps(one, slo)]
+    if not kept:
+        return Amount(remark="every measured cell is failing or unstable")
+    top = max(kept, key=lambda index: shown[index].tps)
+    unconfirmed = msgspec.structs.replace(_best(cells[top], shown[top]), confirmed=False)
+    return Amount(best=unconfirmed, remark="every cell is unstable: the best is not confirmed")
+
+
+def _missed(cell: CellView, found: Figures, slo: Slo) -> str:
+    """A cell, and the bounds it misses."""
+    words = []
+    if slo.ttft_ms is not None and (found.ttft_p95_ms is None or found.ttft_p95_ms > slo.ttft_ms):
+        seen = "unknown" if found.ttft_p95_ms is None else f"{found.ttft_p95_ms:,.0f} ms"
+        words.append(f"p95 TTFT {seen}, {slo.ttft_ms:g} ms at most")
+    if slo.stream_tps is not None and (found.stream_p5_tps or 0.0) < slo.stream_tps:
+        seen = "unknown" if found.stream_p5_tps is None else f"{found.stream_p5_tps:,.1f}"
+        words.append(f"p5 of per-stream tok/s {seen}, {slo.stream_tps:g} at least")
+    return f"{label(cell.cell)} ({'; '.join(words)})"
+
+
+def _drift_text(cells: Sequence[CellView], best: int) -> str:
+    """That the machine is not what it was when the cells were first measured."""
+    change = drift(cells)
+    if change is None or abs(change) < DRIFT_WORTH_SAYING:
+        return ""
+    first = cells[best].result
+    assert first is not None
+    return (
+        f"drift: measured again, the top cells made {change:+.0%} tok/s "
+        f"({label(cells[best].cell)} {first.throughput_tps:,.0f} at first), so only those runs count"
+    )
 
 
 def view(
-    sweep: StoredSweep, *, now: str = "", phase: Phase | None = None, running_s: float = 0.0
+    sweep: StoredSweep,
+    *,
+    now: str = "",
+    phase: Phase | None = None,
+    running_s: float = 0.0,
+    found: Amount | None = None,
 ) -> SweepView:
-    """One sweep as a line. ``running_s``: how long the cell at work has taken so far."""
+    """One sweep as a line. ``running_s``: how long the cell at work has taken so far; ``found``: if known."""
+    found = amount(sweep.cells, sweep.spec.slo) if found is None else found
     counts = {status: sum(c.status == status for c in sweep.cells) for status in CellStatus}
     open_cells = counts[CellStatus.PENDING] + counts[CellStatus.RUNNING]
     return SweepView(
@@ -48,46 +113,52 @@ def view(
         cells_failed=counts[CellStatus.FAILED],
         cells_skipped=counts[CellStatus.SKIPPED],
         elapsed_s=sweep.elapsed_s + running_s,
-        eta_s=max(0.0, open_cells * _cell_s(sweep) - running_s) if open_cells else None,
-        best=best(sweep.cells),
+        eta_s=_eta_s(sweep, open_cells, running_s),
+        best=found.best,
         now=now,
         phase=phase,
     )
 
 
+def closing_words(sweep: StoredSweep) -> str:
+    """What a user must know of a sweep that is done, one line; "" when nothing."""
+    why = course.used_up(sweep.spec)
+    cut = sum(cell.status == CellStatus.SKIPPED and cell.reason == why for cell in sweep.cells)
+    budget = f"{why}: {cut} cells left out" if sweep.spec.budget_s is not None and cut else ""
+    return "; ".join(filter(None, (amount(sweep.cells, sweep.spec.slo).remark, budget)))
+
+
 def detail(sweep: StoredSweep, line: SweepView) -> SweepDetail:
     """One sweep with all its cells."""
-    return SweepDetail(view=line, spec=sweep.spec, cells=sweep.cells, tied=tied(sweep.cells))
+    return SweepDetail(
+        view=line, spec=sweep.spec, cells=sweep.cells, tied=amount(sweep.cells, sweep.spec.slo).tied
+    )
 
 
-def _cell_s(sweep: StoredSweep) -> float:
-    """How long a cell takes: the mean of those timed, or the most its window may take."""
-    timed = [cell.took_s for cell in sweep.cells if cell.result is not None and cell.took_s]
-    return sum(timed) / len(timed) if timed else sweep.spec.window.max_s + START_GUESS_S
-
-
-def _tps(cell: CellView) -> float:
-    assert cell.result is not None
-    return cell.result.throughput_tps
-
-
-def _half_width(cell: CellView) -> float:
-    assert cell.result is not None
-    return cell.result.throughput_ci95_tps or 0.0
+def _eta_s(sweep: StoredSweep, open_cells: int, running_s: float) -> float | None:
+    """Time to go at most, confirmation included; None when nothing is left."""
+    if sweep.status in OVER:
+        return None
+    to_go = course.most_to_go(sweep, open_cells)
+    if not to_go:
+        return None
+    most = to_go * course.cell_s(sweep) - running_s
+    left_s = course.time_left_s(sweep)
+    return max(0.0, most if left_s is None else min(most, left_s - running_s))
 
 
 def _resources(cell: CellView) -> tuple[int, int, int]:
-    fleet = cell.cell.fleet
-    return (fleet.instances * fleet.parallel, fleet.instances, cell.cell.concurrency)
+    return (slots(cell), cell.cell.fleet.instances, cell.cell.concurrency)
 
 
-def _best(cell: CellView) -> Best:
-    assert cell.result is not None
+def _best(cell: CellView, found: Figures) -> Best:
     return Best(
         cell=cell.index + 1,
         instances=cell.cell.fleet.instances,
         parallel=cell.cell.fleet.parallel,
         concurrency=cell.cell.concurrency,
-        throughput_tps=cell.result.throughput_tps,
-        throughput_ci95_tps=cell.result.throughput_ci95_tps,
+        throughput_tps=found.tps,
+        throughput_ci95_tps=found.half_width,
+        runs=found.runs,
+        confirmed=bool(repeated(cell)),
     )

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from lab_tui.model import CellStatus, CellView, SweepStatus, WindowSpec
+from lab_tui.model import CellStatus, CellView, Percentiles, Slo, StreamRate, SweepStatus, WindowSpec
 from lab_tui.store.store import StoredSweep
-from lab_tui.sweep import summary
+from lab_tui.sweep import course, summary
 from lab_tui.sweep.plan import grid, ladder
-from tests.store.helpers import sweep_spec, viewed
+from tests.store.helpers import measurement, sweep_spec, viewed
+
+SPEC = sweep_spec()
 
 
 def marked(cells: tuple[CellView, ...], **status: CellStatus) -> tuple[CellView, ...]:
@@ -29,7 +31,7 @@ def rungs(*tps: float | None, slots: int = 1) -> tuple[CellView, ...]:
 
 def stored(cells: tuple[CellView, ...], **fields: Any) -> StoredSweep:
     given = {"id": 1, "created": 5.0, "status": SweepStatus.RUNNING, "reason": "", "elapsed_s": 20.0,
-             "spec": sweep_spec(), "cells": cells}  # fmt: skip
+             "spec": sweep_spec(confirm=False), "cells": cells}  # fmt: skip
     return StoredSweep(**{**given, **fields})
 
 
@@ -38,32 +40,32 @@ def stored(cells: tuple[CellView, ...], **fields: Any) -> StoredSweep:
 
 def test_grid_takes_the_first_that_is_open() -> None:
     spec = sweep_spec()
-    assert grid(viewed(spec)).next_index == 0
-    assert grid(viewed(spec, 1.0, 2.0)).next_index == 2
-    assert grid(viewed(spec, None, 2.0)).next_index == 0
+    assert grid(SPEC, viewed(spec)).next_index == 0
+    assert grid(SPEC, viewed(spec, 1.0, 2.0)).next_index == 2
+    assert grid(SPEC, viewed(spec, None, 2.0)).next_index == 0
     over = marked(viewed(spec, 1.0), c1=CellStatus.FAILED, c2=CellStatus.SKIPPED, c3=CellStatus.RUNNING)
-    assert grid(over).next_index == 3  # one that ran when the engine died is measured again
-    assert grid(viewed(spec, *[1.0] * 8)).next_index is None
-    assert grid(()).next_index is None
+    assert grid(SPEC, over).next_index == 3  # one that ran when the engine died is measured again
+    assert grid(SPEC, viewed(spec, *[1.0] * 8)).next_index is None
+    assert grid(SPEC, ()).next_index is None
 
 
 def test_ladder_climbs_while_it_brings_something() -> None:
-    assert ladder(rungs()).next_index == 0
-    assert ladder(rungs(10.0, 20.0, 40.0)).next_index == 3
-    assert ladder(rungs(10.0, 20.0, 20.1)).next_index == 3  # once flat is not enough
-    assert ladder(rungs(10.0, 20.0, 20.1, 30.0, 30.1)).next_index == 5  # it went on after all
+    assert ladder(SPEC, rungs()).next_index == 0
+    assert ladder(SPEC, rungs(10.0, 20.0, 40.0)).next_index == 3
+    assert ladder(SPEC, rungs(10.0, 20.0, 20.1)).next_index == 3  # once flat is not enough
+    assert ladder(SPEC, rungs(10.0, 20.0, 20.1, 30.0, 30.1)).next_index == 5  # it went on after all
 
 
 def test_ladder_stops_past_the_knee() -> None:
-    decision = ladder(rungs(10.0, 20.0, 20.1, 19.0))
+    decision = ladder(SPEC, rungs(10.0, 20.0, 20.1, 19.0))
     assert decision.next_index is None
     assert decision.skips.keys() == {4, 5}
     assert set(decision.skips.values()) == {"past the knee: c=8 brought nothing over 20 tok/s"}
 
 
 def test_below_its_slots_a_ladder_is_never_past_the_knee() -> None:
-    assert ladder(rungs(10.0, 9.0, 9.0, 9.0, slots=64)).skips == {}
-    assert ladder(rungs(10.0, 9.0, 9.0, 9.0, 9.0, slots=8)).skips.keys() == {5}
+    assert ladder(SPEC, rungs(10.0, 9.0, 9.0, 9.0, slots=64)).skips == {}
+    assert ladder(SPEC, rungs(10.0, 9.0, 9.0, 9.0, 9.0, slots=8)).skips.keys() == {5}
 
 
 def test_each_fleet_has_a_ladder_of_its_own() -> None:
@@ -78,15 +80,15 @@ def test_each_fleet_has_a_ladder_of_its_own() -> None:
         )
         for cell in cells
     )
-    decision = ladder(one_slot)
+    decision = ladder(SPEC, one_slot)
     assert decision.skips.keys() == {3}
     assert decision.next_index == 4
 
 
 def test_a_failed_rung_is_no_knee() -> None:
     cells = marked(rungs(10.0, 20.0), c2=CellStatus.FAILED, c3=CellStatus.FAILED)
-    assert ladder(cells).next_index == 4
-    assert ladder(cells).skips == {}
+    assert ladder(SPEC, cells).next_index == 4
+    assert ladder(SPEC, cells).skips == {}
 
 
 # --- what it amounts to -------------------------------------------------------------------------
@@ -95,20 +97,93 @@ def test_a_failed_rung_is_no_knee() -> None:
 def test_best_and_what_ties_with_it() -> None:
     spec = sweep_spec()  # 1×1 c=1, 1×1 c=8, 2×1 c=1, 2×1 c=8, 1×4 c=1, …
     cells = viewed(spec, 90.0, 99.0, 98.5, 100.0, 99.5)
-    best = summary.best(cells)
+    found = summary.amount(cells, Slo())
+    best = found.best
     assert best is not None
     assert (best.instances, best.parallel, best.concurrency) == (2, 1, 8)
     assert (best.throughput_tps, best.throughput_ci95_tps) == (100.0, 1.0)
-    ties = [(t.instances, t.parallel, t.concurrency) for t in summary.tied(cells)]
+    ties = [(t.instances, t.parallel, t.concurrency) for t in found.tied]
     assert ties == [(1, 1, 8), (2, 1, 1), (2, 1, 8), (1, 4, 1)]  # least resources first
 
 
 def test_a_best_that_stands_alone_ties_with_nothing() -> None:
-    assert summary.tied(viewed(sweep_spec(), 50.0, 100.0)) == ()
-    assert summary.tied(viewed(sweep_spec())) == ()
-    assert summary.best(viewed(sweep_spec())) is None
-    assert summary.tied(viewed(sweep_spec(), 100.0, 100.0, ci=None)) != ()  # no interval: only equals tie
-    assert summary.tied(viewed(sweep_spec(), 99.9, 100.0, ci=None)) == ()
+    def ties(*tps: float, ci: float | None = 1.0) -> bool:
+        return summary.amount(viewed(sweep_spec(), *tps, ci=ci), Slo()).tied != ()
+
+    assert not ties(50.0, 100.0)
+    assert not ties()
+    assert summary.amount(viewed(sweep_spec()), Slo()) == summary.Amount()
+    assert ties(100.0, 100.0, ci=None)  # no interval: only equals tie
+    assert not ties(99.9, 100.0, ci=None)
+
+
+def judged(*verdicts: str) -> tuple[CellView, ...]:
+    """Cells of rising tok/s with these verdicts."""
+    cells = viewed(sweep_spec(), *[100.0 + 10 * n for n in range(len(verdicts))])
+    return tuple(
+        msgspec.structs.replace(cell, result=msgspec.structs.replace(cell.result, verdict=verdict))
+        if cell.result
+        else cell
+        for cell, verdict in zip(cells, [*verdicts, *[""] * len(cells)], strict=False)
+    )
+
+
+def test_an_unstable_or_failing_cell_is_never_the_best() -> None:
+    found = summary.amount(judged("slots full", "slots full", "unstable", "failing"), Slo())
+    assert found.best is not None and found.best.throughput_tps == 110.0
+    assert found.remark == ""
+
+
+def test_where_every_cell_is_unstable_that_is_said() -> None:
+    found = summary.amount(judged("unstable", "unstable", "failing"), Slo())
+    assert found.best is not None
+    assert (found.best.throughput_tps, found.best.confirmed) == (110.0, False)
+    assert found.remark == "every cell is unstable: the best is not confirmed"
+    assert found.tied == ()
+    nothing = summary.amount(judged("failing", "memory did not fit"), Slo())
+    assert (nothing.best, nothing.remark) == (None, "every measured cell is failing or unstable")
+
+
+def served(*figures: tuple[float, float, float]) -> tuple[CellView, ...]:
+    """Cells of (tok/s, p95 TTFT, p5 of per-stream tok/s)."""
+    cells = viewed(sweep_spec(), *[tps for tps, _, _ in figures])
+    return tuple(
+        msgspec.structs.replace(
+            cell,
+            result=measurement(tps, ttft_ms=Percentiles(p95=ttft), per_stream_tps=StreamRate(p5=stream)),
+        )
+        for cell, (tps, ttft, stream) in zip(cells, figures, strict=False)
+    )
+
+
+def test_with_an_slo_only_cells_that_keep_it_can_win() -> None:
+    cells = served((100.0, 50.0, 30.0), (200.0, 300.0, 20.0), (300.0, 900.0, 5.0))
+
+    def best(**bounds: float) -> float | None:
+        found = summary.amount(cells, Slo(**bounds)).best
+        return found.throughput_tps if found else None
+
+    assert best() == 300.0
+    assert best(ttft_ms=300.0) == 200.0
+    assert best(ttft_ms=299.0) == 100.0
+    assert best(stream_tps=5.0) == 300.0
+    assert best(stream_tps=5.1) == 200.0
+    assert best(ttft_ms=300.0, stream_tps=21.0) == 100.0
+    assert best(ttft_ms=10.0) is None
+
+
+def test_where_no_cell_keeps_the_slo_the_nearest_is_named() -> None:
+    cells = served((100.0, 50.0, 8.0), (300.0, 900.0, 5.0))
+    assert summary.amount(cells, Slo(ttft_ms=40.0, stream_tps=10.0)).remark == (
+        "no cell kept the SLO; nearest: 1×1 c=1 (p95 TTFT 50 ms, 40 ms at most; "
+        "p5 of per-stream tok/s 8.0, 10 at least)"
+    )
+    unknown = viewed(sweep_spec(), 100.0)
+    unknown = tuple(
+        msgspec.structs.replace(c, result=measurement(1.0, ttft_ms=Percentiles())) if c.result else c
+        for c in unknown
+    )
+    assert "p95 TTFT unknown, 40 ms at most" in summary.amount(unknown, Slo(ttft_ms=40.0)).remark
 
 
 def test_a_sweep_as_a_line() -> None:
@@ -122,9 +197,13 @@ def test_a_sweep_as_a_line() -> None:
 
 
 def test_time_to_go() -> None:
-    spec = sweep_spec(window=WindowSpec(max_s=17.0))
+    spec = sweep_spec(window=WindowSpec(max_s=17.0), confirm=False)
     untimed = summary.view(stored(viewed(spec), spec=spec)).eta_s
-    assert untimed == pytest.approx(8 * (17.0 + summary.START_GUESS_S))
+    assert untimed == pytest.approx(8 * (17.0 + course.START_GUESS_S))
     late = summary.view(stored(viewed(spec, *[1.0] * 7), spec=spec), running_s=500.0)
     assert late.eta_s == 0.0  # longer than guessed: never negative
     assert summary.view(stored(viewed(spec, *[1.0] * 8), spec=spec)).eta_s is None
+    confirmed = msgspec.structs.replace(spec, confirm=True)
+    assert summary.view(stored(viewed(spec, *[1.0] * 8), spec=confirmed)).eta_s == pytest.approx(8 * 10.0)
+    budget = msgspec.structs.replace(spec, budget_s=60.0)
+    assert summary.view(stored(viewed(spec), spec=budget)).eta_s == pytest.approx(60.0 - 20.0)

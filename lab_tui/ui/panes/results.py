@@ -9,7 +9,7 @@ from textual.content import Content
 
 from lab_tui.model import AxisValue, CellStatus, CellView, MachineLoad, SweepDetail
 from lab_tui.ui import format as fmt
-from lab_tui.ui.theme import CELL, GOOD, MUTED, STRONG
+from lab_tui.ui.theme import CELL, GOOD, MUTED, STRONG, WARN
 from lab_tui.ui.widgets.plot import Chart, Curve
 
 SHADES = " ░▒▓█"
@@ -64,6 +64,8 @@ def heat_map(detail: SweepDetail, width: int) -> list[Content]:
     lines.append(Content.styled(scale, MUTED))
     if detail.view.best is not None:
         lines += [Content(), Content.assemble(" best ", (fmt.best(detail.view.best), GOOD))]
+    if detail.view.reason:
+        lines.append(Content.styled(f" {detail.view.reason}", WARN))
     if detail.tied:
         lines.append(Content.styled(" these cannot be told apart, leanest first:", MUTED))
         lines += [Content(f"  {fmt.best(tied)}") for tied in detail.tied]

@@ -1,0 +1,97 @@
+"""The winner confirmed: the top few are measured again, in turn, until they are told apart or tied.
+
+In turn (A B C A B C), so that whatever drifts hits all of them alike. Who takes part follows from the
+first runs alone, so a sweep whose engine died goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from lab_tui.model import CellView, Slo
+from lab_tui.sweep.predict import Learnt
+from lab_tui.sweep.runs import Figures, drift, figures, keeps, repeated, sound, spread
+
+FEWEST, MOST = 2, 4  # cells that are measured again
+NEAR = 0.05  # share of the best expected
+COMPARED = 40  # cells with the highest first runs, of which the field is chosen
+ROUNDS = 2  # a third cost more time than it told apart, on the simulated machines
+
+Known = dict[int, Figures]  # by index of the cell
+
+
+def known(cells: Sequence[CellView], slo: Slo) -> Known:
+    """The figures of every cell that can win: measured, sound, and within the SLO.
+
+    Where the machine has drifted, only runs of the confirmation can be compared: they were in turn.
+    """
+    counted = repeated if drift(cells) is not None else sound
+    groups = {cell.index: counted(cell) for cell in cells}
+    between = spread(groups.values())
+    found = {index: figures(group, between) for index, group in groups.items()}
+    return {index: one for index, one in found.items() if one is not None and keeps(one, slo)}
+
+
+def tied(found: Known, best: int) -> set[int]:
+    """The cells whose interval meets that of ``best``, it included."""
+    floor = found[best].tps - (found[best].half_width or 0.0)
+    return {index for index, one in found.items() if one.tps + (one.half_width or 0.0) >= floor} | {best}
+
+
+def field(cells: Sequence[CellView], slo: Slo) -> list[int]:
+    """The cells to measure again, in the order of the sweep: those that may be the best by first runs.
+
+    A single figure that is the highest of many is too high more often than not, so they are ranked by
+    figures which the neighbours and the drift so far have levelled. At least the next best takes part,
+    so that the spread between runs is known where the winner stands alone.
+    """
+    first = known([msgspec.structs.replace(cell, repeats=()) for cell in cells], slo)
+    highest = sorted(first, key=lambda index: first[index].tps, reverse=True)[:COMPARED]
+    if len(highest) < FEWEST:
+        return []
+    learnt = Learnt(cells, {index: run for index in highest if (run := cells[index].result)}, Slo())
+    expected = {index: learnt.outlook(cells[index]).tps for index in highest}
+    ranked = sorted(highest, key=lambda index: expected[index], reverse=True)
+    floor = expected[ranked[0]] * (1 - NEAR)
+    return sorted(i for place, i in enumerate(ranked[:MOST]) if place < FEWEST or expected[i] >= floor)
+
+
+def again(cells: Sequence[CellView], slo: Slo) -> int | None:
+    """The cell to measure again; None when the winner is known, or known to be tied.
+
+    A measured cell with a reason (skipped by hand) is not asked for again.
+    """
+    taking_part = field(cells, slo)
+    by_index = {cell.index: cell for cell in cells}
+    for turn in range(ROUNDS):
+        for index in taking_part:
+            if len(by_index[index].repeats) <= turn and not by_index[index].reason:
+                return index
+        so_far = [msgspec.structs.replace(c, repeats=c.repeats[: turn + 1]) for c in cells]
+        found = {i: one for i, one in known(so_far, slo).items() if i in taking_part}
+        if not found:
+            return None
+        ties = tied(found, max(found, key=lambda index: found[index].tps))
+        taking_part = [index for index in taking_part if index in ties]
+        if len(taking_part) < 2:
+            return None
+    return None
+
+
+def to_go(cells: Sequence[CellView]) -> int:
+    """How many runs are left at most."""
+    able = sum(cell.result is not None for cell in cells)
+    return max(0, ROUNDS * min(MOST, able) - sum(len(cell.repeats) for cell in cells)) if able > 1 else 0
+
+
+def best(cells: Sequence[CellView], slo: Slo) -> int | None:
+    """The cell with the most tok/s of those that can win; of those measured again, once any was.
+
+    While the first turn is not over, those that wait for theirs still count.
+    """
+    found = known(cells, slo)
+    confirmed = {cell.index for cell in cells if cell.repeats}
+    candidates = found.keys() & (confirmed | set(field(cells, slo))) if confirmed else found.keys()
+    return max(candidates or found, key=lambda index: found[index].tps, default=None)

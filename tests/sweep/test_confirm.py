@@ -1,0 +1,92 @@
+"""Who is measured again, in which order, and when it is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from lab_tui.model import CellStatus, CellView, Slo
+from lab_tui.sweep import confirm, summary
+from tests.store.helpers import measurement, sweep_spec, viewed
+
+Rate = Callable[[int], float]
+
+
+def confirmed(cells: list[CellView], rate: Rate, most: int = 99) -> list[int]:
+    """The order in which cells are measured again; they are changed in place."""
+    order: list[int] = []
+    while len(order) < most and (index := confirm.again(cells, Slo())) is not None:
+        order.append(index)
+        run = measurement(rate(index))
+        cells[index] = msgspec.structs.replace(cells[index], repeats=(*cells[index].repeats, run))
+    return order
+
+
+def test_those_that_tie_are_measured_in_turn() -> None:
+    cells = list(viewed(sweep_spec(), 100.0, 50.0, 101.0, 60.0, 102.0))
+    assert confirmed(cells, lambda index: 100.0 + index % 2) == [0, 2, 4, 0, 2, 4]
+    found = summary.amount(cells, Slo())
+    assert found.best is not None and (found.best.runs, found.best.confirmed) == (3, True)
+    assert [(b.instances, b.parallel) for b in found.tied] == [
+        (1, 1),
+        (2, 1),
+        (1, 4),
+    ]  # least resources first
+
+
+def test_at_most_four_take_part() -> None:
+    cells = list(viewed(sweep_spec(), *[100.0] * 8))
+    assert len(set(confirmed(cells, lambda _: 100.0))) == confirm.MOST
+
+
+def test_one_turn_is_enough_where_that_tells_them_apart() -> None:
+    cells = list(viewed(sweep_spec(), 100.0, 10.0, 98.0))
+    truth = {0: 100.0, 2: 60.0}
+    assert confirmed(cells, lambda index: truth[index])[:2] == [0, 2]
+    alone = list(viewed(sweep_spec(), 100.0, 10.0, 50.0))
+    order = confirmed(alone, lambda index: {0: 100.0, 2: 50.0}[index])
+    assert order == [0, 2]  # the next best too, for the spread
+    found = summary.amount(alone, Slo())
+    assert (found.best is not None and found.best.confirmed, found.tied) == (True, ())
+
+
+def test_a_lucky_first_run_does_not_win() -> None:
+    cells = list(viewed(sweep_spec(), 103.0, 100.0, 100.0, ci=3.0))
+    truth = {0: 94.0, 1: 100.0, 2: 101.0}
+    confirmed(cells, lambda index: truth[index])
+    found = summary.amount(cells, Slo())
+    assert found.best is not None and found.best.throughput_tps < 103.0
+    assert (found.best.instances, found.best.concurrency) == (2, 1)
+
+
+def test_it_goes_on_where_it_was() -> None:
+    """Whatever was measured when it stopped, the rest of the order is the same."""
+    start = list(viewed(sweep_spec(), 100.0, 50.0, 101.0, 60.0, 102.0))
+    whole = confirmed(list(start), lambda index: 100.0 + index)
+    for stop in range(len(whole)):
+        cells = list(start)
+        before = confirmed(cells, lambda index: 100.0 + index, most=stop)
+        assert before + confirmed(cells, lambda index: 100.0 + index) == whole
+
+
+def test_who_cannot_win_does_not_take_part() -> None:
+    cells = list(viewed(sweep_spec(), 100.0, 100.0, 100.0, 100.0))
+    unsound = measurement(100.0, verdict="unstable")
+    cells[0] = msgspec.structs.replace(cells[0], result=unsound)
+    cells[1] = msgspec.structs.replace(cells[1], status=CellStatus.FAILED, result=None, reason="no")
+    assert set(confirmed(cells, lambda _: 100.0)) == {2, 3}
+    assert confirmed(list(viewed(sweep_spec(), 100.0)), lambda _: 1.0) == []  # nothing to compare
+    assert confirmed(list(viewed(sweep_spec())), lambda _: 1.0) == []
+
+
+def test_one_that_was_skipped_by_hand_is_not_asked_for_again() -> None:
+    cells = list(viewed(sweep_spec(), 100.0, 100.0))
+    cells[0] = msgspec.structs.replace(cells[0], reason="not measured again: skipped by hand")
+    assert confirmed(cells, lambda _: 100.0) == [1, 1]
+
+
+def test_the_best_does_not_jump_while_the_first_turn_runs() -> None:
+    cells = list(viewed(sweep_spec(), 100.0, 102.0))
+    confirmed(cells, lambda _: 99.0, most=1)  # the first alone was measured again
+    assert confirm.best(cells, Slo()) == 1
