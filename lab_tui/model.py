@@ -418,7 +418,8 @@ class CellView(Data, frozen=True, kw_only=True):
     status: CellStatus
     reason: str = ""
     result: Measurement | None = None  # of the first run
-    repeats: tuple[Measurement, ...] = ()  # of those that confirm it, in order
+    repeats: tuple[Measurement, ...] = ()  # of those that confirm it, in order; as they are kept
+    runs_tps: tuple[float, ...] = ()  # as it is shown: of every run, where `result` has the tok/s of all
     started: float | None = None  # unix time
     took_s: float | None = None  # the first run, with start-up, warm-up and drain
     context: dict[str, Any] = {}  # commands, nginx.conf, versions, model hash, last log lines

@@ -42,7 +42,7 @@ def row(cell: CellView) -> dict[str, Any]:
     }
     flat |= _figures(result)
     flat |= {"status": str(cell.status), "reason": cell.reason, "took_s": cell.took_s}
-    flat["repeats_tps"] = " ".join(f"{run.throughput_tps:.1f}" for run in cell.repeats) or None
+    flat["runs_tps"] = " ".join(f"{tps:.1f}" for tps in cell.runs_tps) or None
     flat |= {name: value for name, value in cell.cell.axes.items() if name not in flat}
     return flat
 

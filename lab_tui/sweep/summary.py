@@ -129,10 +129,26 @@ def closing_words(sweep: StoredSweep) -> str:
 
 
 def detail(sweep: StoredSweep, line: SweepView) -> SweepDetail:
-    """One sweep with all its cells."""
+    """One sweep with all its cells, those with several runs at the tok/s of them together."""
+    found = confirm.known(sweep.cells, Slo())
     return SweepDetail(
-        view=line, spec=sweep.spec, cells=sweep.cells, tied=amount(sweep.cells, sweep.spec.slo).tied
+        view=line,
+        spec=sweep.spec,
+        cells=tuple(_together(cell, found.get(cell.index)) for cell in sweep.cells),
+        tied=amount(sweep.cells, sweep.spec.slo).tied,
     )
+
+
+def _together(cell: CellView, found: Figures | None) -> CellView:
+    if cell.result is None or not cell.repeats:
+        return cell
+    shown = found or figures(runs(cell), None)
+    assert shown is not None  # it has runs
+    result = msgspec.structs.replace(
+        cell.result, throughput_tps=shown.tps, throughput_ci95_tps=shown.half_width
+    )
+    every = tuple(run.throughput_tps for run in runs(cell))
+    return msgspec.structs.replace(cell, result=result, repeats=(), runs_tps=every)
 
 
 def _eta_s(sweep: StoredSweep, open_cells: int, running_s: float) -> float | None:

@@ -522,7 +522,7 @@ async def test_the_top_few_are_measured_again_in_turn_and_every_run_is_kept(
     cells.finish(6)
     detail = await finished(queue, added.id)
     assert cells.begun == [1, 2, 3, 4, 2, 3, 4, 2, 3, 4]
-    assert [len(cell.repeats) for cell in detail.cells] == [0, 2, 2, 2]
+    assert [len(cell.runs_tps) for cell in detail.cells] == [0, 3, 3, 3]
     assert statuses(detail) == [MEASURED] * 4
     best = detail.view.best
     assert best is not None
@@ -543,12 +543,12 @@ async def test_a_queue_that_dies_while_it_confirms_goes_on_there(
     heir = await bench.queue(fleet, resume=False)
     (line,) = heir.views()
     assert (line.status, line.cells_measured) == (SweepStatus.QUEUED, 2)
-    assert [len(cell.repeats) for cell in (await heir.detail(added.id)).cells] == [1, 0]
+    assert [len(cell.runs_tps) for cell in (await heir.detail(added.id)).cells] == [2, 0]
     await heir.resume()
     cells.finish(3)
     detail = await finished(heir, added.id)
     assert cells.begun == [2, 3, 2, 3, 3, 2, 3]  # what was under way is measured anew
-    assert [len(cell.repeats) for cell in detail.cells] == [2, 2]
+    assert [len(cell.runs_tps) for cell in detail.cells] == [3, 3]
     assert detail.view.status == SweepStatus.DONE
 
 
@@ -583,7 +583,7 @@ async def test_one_skipped_while_it_confirms_keeps_its_figures(
     detail = await finished(queue, added.id)
     assert cells.begun == [2, 3, 2, 3, 3]
     assert detail.cells[0].reason == "not measured again: skipped by hand"
-    assert (detail.cells[0].status, detail.cells[0].repeats) == (MEASURED, ())
+    assert (detail.cells[0].status, detail.cells[0].runs_tps) == (MEASURED, ())
     assert detail.cells[0].result is not None
 
 
@@ -602,7 +602,7 @@ async def test_one_that_fails_when_measured_again_is_no_winner(
     cells.finish(5)
     detail = await finished(queue, added.id)
     failed = detail.cells[0]
-    assert (failed.status, failed.result, failed.repeats) == (FAILED, None, ())
+    assert (failed.status, failed.result, failed.runs_tps) == (FAILED, None, ())
     assert failed.reason == "measured again, it failed: instance 0 failed: out of memory"
     assert failed.context["earlier"][0]["throughput_tps"] == 101.0
     assert detail.view.best is not None and detail.view.best.concurrency == 3
