@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from lab_tui.model import Data, FleetSpec, SweepSpec
 from lab_tui.serving.memory import Estimate
 from lab_tui.serving.shape import read_shape
-from lab_tui.sweep import space
-from lab_tui.sweep.course import longest_s
+from lab_tui.sweep import course, space
 from lab_tui.sweep.fit import Room, corrected, problem
 
 
@@ -20,7 +21,7 @@ class Outline(Data, frozen=True, kw_only=True):
     cells: int
     cells_too_large: int  # of them, left out because they do not fit
     instance_starts: int  # at most
-    longest_s: float  # at most, when every window runs to its limit
+    longest_s: float  # at most, before the best is confirmed: every window runs to its limit
     largest: FleetSpec  # the fleet that needs most
     weights_bytes: int  # of the model
     kv_bytes: int  # of each instance of the largest fleet, as are the next two
@@ -52,7 +53,7 @@ def outline(spec: SweepSpec, room: Room) -> Outline:
         cells=count,
         cells_too_large=too_large,
         instance_starts=space.model_loads(spec),
-        longest_s=(count - too_large) * longest_s(spec.window),
+        longest_s=min((count - too_large) * course.longest_s(spec.window), spec.budget_s or math.inf),
         largest=largest,
         weights_bytes=most.weights_bytes,
         kv_bytes=most.kv_bytes,

@@ -17,7 +17,8 @@ THEIRS = f"""{NINE}
 2,2,default,default,4,210.0,512,2.43,0
 1,2,default,default,4,0.0,0,0.00,4
 """
-SWEEP = ("--axis", "instances=1,2", "--axis", "parallel=2", "--axis", "concurrency=4", "--seconds", "1")
+SWEEP = ("--axis", "instances=1,2", "--axis", "parallel=2", "--axis", "concurrency=4", "--seconds", "1",
+         "--no-confirm")  # fmt: skip
 
 
 def ask(url: str) -> object:
