@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 
-from lab_tui.model import Data, FleetSpec, SweepSpec
+from lab_tui.model import CellStatus, CellView, Data, FleetSpec, SweepSpec, SweepStatus
 from lab_tui.serving.memory import Estimate
 from lab_tui.serving.shape import read_shape
-from lab_tui.sweep import course, space
+from lab_tui.store.store import StoredSweep
+from lab_tui.sweep import space, summary
 from lab_tui.sweep.fit import Room, corrected, problem
 
 
@@ -21,7 +20,7 @@ class Outline(Data, frozen=True, kw_only=True):
     cells: int
     cells_too_large: int  # of them, left out because they do not fit
     instance_starts: int  # at most
-    longest_s: float  # at most, before the best is confirmed: every window runs to its limit
+    longest_s: float  # at most, confirmation included: every window runs to its limit, or the budget ends
     largest: FleetSpec  # the fleet that needs most
     weights_bytes: int  # of the model
     kv_bytes: int  # of each instance of the largest fleet, as are the next two
@@ -39,21 +38,25 @@ class Outline(Data, frozen=True, kw_only=True):
 def outline(spec: SweepSpec, room: Room) -> Outline:
     """The outline of a checked and laid out ``spec``. Raises LabError when the model cannot be read."""
     shape = read_shape(spec.fleet.model)
-    needs: dict[bytes, tuple[FleetSpec, Estimate, int]] = {}  # and how many cells it has
-    for cell in space.cells(spec):
+    needs: dict[bytes, tuple[FleetSpec, Estimate, str]] = {}  # and why it does not fit
+    views = []
+    for index, cell in enumerate(space.cells(spec)):
         key = msgspec.json.encode(cell.fleet)
-        fleet, need, count = needs.get(key) or (cell.fleet, corrected(cell.fleet, shape, room, None), 0)
-        needs[key] = (fleet, need, count + 1)
-    largest, most, _ = max(needs.values(), key=lambda n: (n[1].vram_total_bytes, n[1].ram_total_bytes))
-    too_large = sum(count for _, need, count in needs.values() if problem(need, room))
-    count = space.count_cells(spec)
+        if key not in needs:
+            need = corrected(cell.fleet, shape, room, None)
+            needs[key] = (cell.fleet, need, problem(need, room))
+        why = needs[key][2]
+        status = CellStatus.SKIPPED if why else CellStatus.PENDING
+        views.append(CellView(index=index, cell=cell, status=status, reason=why))
+    largest, most, reason = max(needs.values(), key=lambda n: (n[1].vram_total_bytes, n[1].ram_total_bytes))
+    line = summary.view(_queued(spec, views))
     return Outline(
         name=spec.name,
         strategy=spec.strategy,
-        cells=count,
-        cells_too_large=too_large,
+        cells=line.cells_total,
+        cells_too_large=line.cells_skipped,
         instance_starts=space.model_loads(spec),
-        longest_s=min((count - too_large) * course.longest_s(spec.window), spec.budget_s or math.inf),
+        longest_s=line.eta_s or 0.0,
         largest=largest,
         weights_bytes=most.weights_bytes,
         kv_bytes=most.kv_bytes,
@@ -64,6 +67,13 @@ def outline(spec: SweepSpec, room: Room) -> Outline:
         ram_free_bytes=room.ram_bytes,
         vram_free_bytes=room.vram_bytes,
         reserve_bytes=room.reserve_bytes,
-        fits=not problem(most, room),
-        reason=problem(most, room),
+        fits=not reason,
+        reason=reason,
+    )
+
+
+def _queued(spec: SweepSpec, cells: list[CellView]) -> StoredSweep:
+    """The sweep as the queue would hold it."""
+    return StoredSweep(
+        id=0, created=0.0, status=SweepStatus.QUEUED, reason="", elapsed_s=0.0, spec=spec, cells=tuple(cells)
     )
