@@ -18,6 +18,7 @@ from lab_tui.cli.sweep import to_json
 from lab_tui.client import engine_session
 from lab_tui.model import CellView, LabError, Measurement, ResultsFile, SweepDetail, SweepView
 
+COLUMNS = {"instances": "INST", "parallel": "PAR", "concurrency": "CONC"}  # axes that every table has
 MOST_BYTES = 4 << 20  # of a CSV; the cells that a sweep may have are less
 
 results = typer.Typer(help="What was measured.", rich_markup_mode=None)
@@ -77,17 +78,21 @@ def show(sweep_id: Id, as_json: Json = False) -> None:
     if as_json:
         put_json(to_json(detail))
         return
-    head = ("#", "INST", "PAR", "CONC", "TOK/S", "±", "TTFT p95", "STREAM p50", "STATUS", "VERDICT")
-    put(table(head, [_cell_line(cell) for cell in detail.cells]))
+    more = [name for name in detail.spec.axes if name not in COLUMNS]
+    head = ("#", *COLUMNS.values(), *(name.upper() for name in more), "TOK/S", "±", "TTFT p95", "STREAM p50",
+            "STATUS", "VERDICT")  # fmt: skip
+    put(table(head, [_cell_line(cell, more) for cell in detail.cells]))
     if detail.view.best is not None:
         put(f"best {best_text(detail.view.best)}")
     if detail.view.reason:
         put(detail.view.reason)
 
 
-def _cell_line(cell: CellView) -> tuple[str, ...]:
+def _cell_line(cell: CellView, more: list[str]) -> tuple[str, ...]:
+    """One row; ``more`` are the axes beside those that every cell has a column for."""
     fleet, result = cell.cell.fleet, cell.result
-    place = (str(cell.index + 1), str(fleet.instances), str(fleet.parallel), str(cell.cell.concurrency))
+    place = (str(cell.index + 1), str(fleet.instances), str(fleet.parallel), str(cell.cell.concurrency),
+             *(str(cell.cell.axes.get(name, "-")) for name in more))  # fmt: skip
     if result is None:
         return (*place, "-", "-", "-", "-", str(cell.status), cell.reason)
     return (
