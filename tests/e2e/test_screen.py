@@ -49,7 +49,7 @@ class Terminal:
         """Press keys, by tmux's names."""
         self.tmux("send-keys", *keys)
 
-    def shows(self, pattern: str, timeout_s: float = 60.0) -> str:
+    def shows(self, pattern: str, timeout_s: float = 20.0) -> str:
         """Wait until the window shows ``pattern``; the whole of it then."""
 
         def found() -> str:
@@ -59,7 +59,14 @@ class Terminal:
         try:
             return str(until(found, pattern, timeout_s))
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.text()}") from None
+            raise AssertionError(f"{error}\n{self.text()}\n{self.state()}") from None
+
+    def state(self) -> str:
+        """What is worth knowing of a window that does not show what it should."""
+        pane = self.tmux("display-message", "-p", "#{pane_width}x#{pane_height} #{pane_tty} dead=#{pane_dead}")
+        with Path(pane.split()[1]).open() as tty:
+            columns, rows = os.get_terminal_size(tty.fileno())
+        return f"pane {pane.strip()}, its terminal says {columns}x{rows}"
 
     def pid(self) -> int:
         """The process of the screen."""
