@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import re
 from collections.abc import Callable
@@ -29,7 +30,6 @@ from lab_tui.model import (
     SweepSpec,
     SweepStatus,
     SweepView,
-    WindowSpec,
     Workload,
 )
 
@@ -84,7 +84,7 @@ def sweep(
         changes["confirm"] = False
     if seconds is not None:
         check_seconds(seconds)
-        changes["window"] = WindowSpec(min_s=min(seconds, WindowSpec().min_s), max_s=seconds)
+        changes["window"] = seconds
     if csv is not None and detach:
         raise LabError("--csv does not go with --detach", "later: `lab-tui results export ID -o FILE`")
     workload = functools.partial(
@@ -166,8 +166,16 @@ def _spec(
     axes = space.parse_axes(axis)
     name = preset or ("custom" if axes else "quick")
     running = snapshot.fleet if snapshot is not None else None
-    base = running if running is not None and model is None else spec_from(model, {})
+    if running is not None and snapshot is not None and snapshot.sweep is not None:
+        base = spec_from(model or running.model, {})  # what runs now is a cell of that sweep
+    else:
+        base = running if running is not None and model is None else spec_from(model, {})
+    base = space.plain(base)
     spec = SweepSpec(name=name, fleet=base, axes={}) if name == "custom" else space.preset(name, base)
+    if (seconds := changes.pop("window", None)) is not None:
+        changes["window"] = msgspec.structs.replace(
+            spec.window, min_s=min(seconds, spec.window.min_s), max_s=seconds
+        )
     spec = msgspec.structs.replace(
         spec, axes={**spec.axes, **axes}, workload=workload(spec.workload), **changes
     )
@@ -213,7 +221,8 @@ async def _follow(client: EngineClient, sweep_id: int, csv: Path | None) -> None
         raise EngineGone
     except asyncio.CancelledError:
         progress.done()
-        await client.remove(sweep_id)
+        with contextlib.suppress(LabError):  # it has just ended
+            await client.remove(sweep_id)
         say(f"sweep {sweep_id} aborted; `lab-tui results show {sweep_id}` has what was measured")
         raise
 
@@ -229,7 +238,7 @@ async def _report(client: EngineClient, sweep_id: int, csv: Path | None, progres
 
     detail = await client.sweep_detail(sweep_id)
     if csv is not None:
-        await asyncio.to_thread(csv.write_text, to_csv(detail))
+        await _write(csv, to_csv(detail), sweep_id)
     timed = [c for c in detail.cells if c.took_s is not None]
     if not timed:
         return
@@ -239,6 +248,16 @@ async def _report(client: EngineClient, sweep_id: int, csv: Path | None, progres
         say(f"{label(last.cell):<16} {last.result.throughput_tps:10,.1f} tok/s  {last.result.verdict}")
     else:
         say(f"{label(last.cell):<16} {last.status}: {last.reason}")
+
+
+async def _write(csv: Path, text: str, sweep_id: int) -> None:
+    try:
+        await asyncio.to_thread(csv.write_text, text)
+    except OSError as error:
+        raise LabError(
+            f"cannot write {csv} ({error.strerror}), sweep {sweep_id} goes on",
+            f"later: `lab-tui results export {sweep_id} --format csv -o FILE`",
+        ) from error
 
 
 def _result_text(detail: SweepDetail) -> str:

@@ -34,6 +34,7 @@ from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.models import default_model
 from lab_tui.store.store import Store
 from lab_tui.sweep import imports, space
+from lab_tui.sweep.before import Before
 from lab_tui.sweep.calibration import Calibration
 from lab_tui.sweep.cell import Meter, bench_plan, remote
 from lab_tui.sweep.fit import Fit
@@ -64,7 +65,8 @@ class Engine:
         self._meter = Meter(self.fleet, self._around, self._calibration)
         self._poller = Poller(settings.engine.poll_s)
         fit = Fit(self.fleet, lambda: self._poller.latest, settings.serve.reserve_gb)
-        self.queue = Queue(self.fleet, self._store, self._meter, fit, self._claim, self._on_change)
+        before = Before(self.fleet, state / "fleet-before-sweep.json")
+        self.queue = Queue(self.fleet, self._store, self._meter, fit, before, self._claim, self._on_change)
         self._logs = logs
         self._began = time.monotonic()
         self._keep_fleet = False
@@ -162,38 +164,45 @@ class Engine:
 
     async def presets(self) -> dict[str, SweepSpec]:
         """Every named sweep, over the fleet's settings or the default ones."""
-        fleet = self.fleet.spec
+        fleet = self.fleet.spec if self.queue.running() is None else None
         if fleet is None:
             try:
                 model = await asyncio.to_thread(default_model, self.settings)
             except LabError:  # none found: the form asks for one
                 model = ""
             fleet = fleet_spec(self.settings, model)
-        return {name: space.preset(name, fleet) for name in space.PRESETS}
+        return {name: space.preset(name, space.plain(fleet)) for name in space.PRESETS}
 
     # -- commands
 
     async def up(self, spec: FleetSpec) -> None:
-        """Make the fleet be ``spec``. Raises LabError while a sweep uses it."""
-        self._refuse_in_sweep()
-        await self.queue.yield_fleet(pause=False)
-        await self.fleet.up(spec)
+        """Make the fleet be ``spec``. Raises LabError while something is measured."""
+        self._refuse_while_measuring()
+        async with self._claim:  # the queue waits, so that it does not take the fleet meanwhile
+            await self.fleet.check(spec)
+            await self.queue.yield_fleet(pause=False)
+            await self.fleet.up(spec)
 
     async def instance(self, index: int, action: str) -> None:
-        """``start``, ``stop`` or ``restart`` one instance. Raises LabError while a sweep uses it."""
+        """``start``, ``stop`` or ``restart`` one instance. Raises LabError while something is measured."""
         actions = {"start": self.fleet.start, "stop": self.fleet.stop, "restart": self.fleet.restart}
         if action not in actions:
             raise LabError(f"an instance cannot {action}", f"use {', '.join(actions)}")
-        self._refuse_in_sweep()
+        self._refuse_while_measuring()
         await actions[action](index)
 
-    def _refuse_in_sweep(self) -> None:
-        """A fleet that changes under a cell would make its figures wrong."""
+    def _refuse_while_measuring(self) -> None:
+        """A fleet that changes while it is measured would make the figures wrong."""
+        if self.stop_requested.is_set():
+            raise LabError("the engine is stopping", "run this again once it has")
         if self.queue.running() is not None:
             raise LabError("a sweep is using the fleet", "`lab-tui queue pause`, or wait for it")
+        if self._bench is not None and not self._bench.done():
+            raise LabError("a bench is measuring the fleet", "wait for it, or `lab-tui down` ends it")
 
     async def down(self) -> None:
-        """Stop the fleet; a sweep that uses it is paused at once."""
+        """Stop the fleet; a sweep that uses it is paused at once, a bench of it ends."""
+        await tasks.end(self._bench)
         await self.queue.yield_fleet(pause=self.queue.running() is not None)
         await self.fleet.down()
 

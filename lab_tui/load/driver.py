@@ -237,13 +237,16 @@ class _Measuring:
         self._enter(Phase.MEASURING)
         record = self.record
         self.opened = record.start
+        cut = ""
         while not record.done:
             await asyncio.sleep(TICK_S)
             if self._silent():
                 self.flags.append(f"silence: nothing came for {self.plan.limits.silence_s:.0f} s")
+                cut = "silence"
                 break
             if self.stop.is_set():
                 self.flags.append(f"stopped by hand after {record.finished} of {self.plan.window.requests}")
+                cut = HAND
                 break
         if not record.answers:
             raise self._nothing()
@@ -251,6 +254,8 @@ class _Measuring:
         per_stream = (self.plan.window.requests or 0) / self.plan.concurrency
         if self.plan.concurrency > 1 and per_stream < 4:
             self.flags.append(f"{per_stream:.1f} requests a stream: ramp and tail count too")
+        if cut:
+            return record.start, record.seen_until, cut
         return record.start, max(answer.ended for answer in record.answers), REQUESTS
 
     async def _open(self) -> float:

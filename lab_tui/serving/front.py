@@ -229,7 +229,16 @@ class Front:
     # -- inside the lock
 
     async def _write(self, spec: FrontSpec, nginx: Nginx) -> None:
-        """Write and test the configuration."""
+        """Write and test the configuration. Raises LabError."""
+        try:
+            await self._try_write(spec, nginx)
+        except OSError as error:
+            raise LabError(
+                f"nginx cannot be set up: {error.filename or nginx.command[0]}: {error.strerror}",
+                "`lab-tui doctor` shows the parts in use",
+            ) from error
+
+    async def _try_write(self, spec: FrontSpec, nginx: Nginx) -> None:
         self._generation += 1
         (self._folder / "tmp").mkdir(parents=True, exist_ok=True)
         candidate = self._folder / "candidate.conf"

@@ -116,13 +116,14 @@ MARKDOWN = ("instances", "parallel", "concurrency", "throughput_tps", "throughpu
 
 def to_markdown(detail: SweepDetail) -> str:
     """A table for a report: the main columns, one line a cell, and the best below it."""
+    columns = (*MARKDOWN[:3], *(name for name in detail.spec.axes if name not in MARKDOWN), *MARKDOWN[3:])
     lines = [
         f"# Sweep {detail.view.id}: {detail.view.name}",
         "",
-        _line(MARKDOWN),
-        _line(["---"] * len(MARKDOWN)),
+        _line(columns),
+        _line(["---"] * len(columns)),
     ]
-    lines += [_line([_short(row(cell)[name]) for name in MARKDOWN]) for cell in detail.cells]
+    lines += [_line([_short(row(cell)[name]) for name in columns]) for cell in detail.cells]
     best = detail.view.best
     if best is not None:
         lines += [

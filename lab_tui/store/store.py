@@ -218,14 +218,14 @@ class Store:
         """Keep the place of a sweep in the queue."""
         self._execute("UPDATE sweep SET position = ? WHERE id = ?", (position, sweep))
 
-    def put_cell(self, sweep: int, view: CellView, elapsed_s: float) -> None:
-        """Keep what became of a cell, and the time the sweep has taken so far."""
+    def put_cells(self, sweep: int, views: Sequence[CellView], elapsed_s: float) -> None:
+        """Keep what became of cells, and the time the sweep has taken so far."""
         with self._transaction() as db:
-            db.execute(
+            db.executemany(
                 "UPDATE cell SET status = ?, reason = ?, started = ?, took_s = ?, result = ?, context = ?,"
                 " repeats = ?"
                 " WHERE sweep = ? AND idx = ?",
-                (*_outcome(view), sweep, view.index),
+                [(*_outcome(view), sweep, view.index) for view in views],
             )
             db.execute("UPDATE sweep SET elapsed_s = ? WHERE id = ?", (elapsed_s, sweep))
 

@@ -7,6 +7,8 @@ what it was found on; another processor, nginx or lab-tui has it found anew.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -15,6 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from lab_tui import __version__
 from lab_tui.load.ceiling import ceiling_tps
@@ -22,7 +25,7 @@ from lab_tui.model import Data, LoadView
 from lab_tui.serving.front import Front, FrontSpec
 from lab_tui.serving.parts import Nginx
 from lab_tui.serving.ports import free_port
-from lab_tui.serving.process import ProcessRecord
+from lab_tui.serving.process import end_session
 
 STREAMS = 256  # enough that each token comes in a packet of its own
 # Client and front take under 60 µs of a core for a token on the slowest machines seen: below this rate
@@ -70,24 +73,21 @@ class Calibration:
         return kept.client_tps
 
     async def clear(self) -> None:
-        """End the nginx of a calibration in which an engine was killed."""
-        try:
-            record = msgspec.json.decode(self._record.read_bytes(), type=ProcessRecord)
-        except FileNotFoundError:
-            return
-        except msgspec.DecodeError:  # killed while it was written: nothing was started yet
-            self._record.unlink()
-            return
-        left = Front(self._folder, self._log, _ignore)
-        await left.adopt(record)
-        await left.stop()
-        self._record.unlink()
+        """End the nginx of a calibration in which an engine was killed: its folder says whose it is."""
+        for master in await asyncio.to_thread(self._end_masters):
+            await end_session(master)
 
     # -- inside
 
-    @property
-    def _record(self) -> Path:
-        return self._folder / "front.json"
+    def _end_masters(self) -> list[int]:
+        """Kill every nginx that runs in our folder; whose workers are left."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if f"-p {self._folder}/ " in " ".join(process.cmdline()):
+                    process.kill()
+                    found.append(process.pid)
+        return found
 
     def _kept(self, nginx: Nginx) -> Ceilings:
         found_on = machine(nginx)
@@ -115,12 +115,9 @@ class Calibration:
         spec = FrontSpec(host="127.0.0.1", port=free_port(), backends=(address,), max_streams=STREAMS)
         try:
             await front.apply(spec, nginx)
-            if front.record is not None:
-                self._record.write_bytes(msgspec.json.encode(front.record))
             yield spec.url
         finally:
             await front.stop()
-            self._record.unlink(missing_ok=True)
 
 
 def machine(nginx: Nginx) -> str:

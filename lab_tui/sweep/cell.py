@@ -72,7 +72,10 @@ class Meter:
         measured = msgspec.structs.replace(measured, machine=machine)
         conditions = self._conditions(measured)
         if measured.throughput_tps >= MATTERS_FROM_TPS:
-            ceilings, unknown = await self._unless(stop, self._ceilings(measured, on_view))
+            try:
+                ceilings, unknown = await self._unless(stop, self._ceilings(measured, on_view))
+            except asyncio.CancelledError:  # what is measured is not given up for what was to be added
+                ceilings, unknown = {}, ("the ceiling of client and front is not known: stopped meanwhile",)
             conditions = msgspec.structs.replace(conditions, **ceilings)
             measured = msgspec.structs.replace(measured, flags=(*measured.flags, *unknown))
         return judged(measured, conditions)

@@ -38,7 +38,7 @@ from lab_tui.model import (
 from lab_tui.store.export import BETWEEN_FLAGS, NINE, PLAIN, RANKED, RANKS, rank_column
 from lab_tui.store.store import Store
 from lab_tui.sweep import summary
-from lab_tui.sweep.space import AXES, MAX_CELLS
+from lab_tui.sweep.space import ARG, AXES, MAX_CELLS, axis_of
 
 SETTINGS = NINE[:5]
 PLACE = ("instances", "parallel", "concurrency")  # what makes a cell whatever else varies
@@ -67,12 +67,13 @@ def read(file: ResultsFile) -> tuple[SweepSpec, tuple[CellView, ...]]:
     usual = FleetSpec(model="")  # the file does not say which model it was
     fleet = msgspec.structs.replace(usual, max_streams=max(most, usual.max_streams))
     settings = [_settings(row) for row in rows]
-    columns = {name: {found[name] for found in settings if name in found} for name in AXES}
+    names = (*AXES, *dict.fromkeys(name for found in settings for name in found if name.startswith(ARG)))
+    columns = {name: {found[name] for found in settings if name in found} for name in names}
     axes = {name for name, values in columns.items() if name in PLACE or len(values) > 1}
     spec = SweepSpec(
         name=f"import:{PurePath(file.name).name}",
         fleet=fleet,
-        axes={name: _in_order(columns[name]) for name in AXES if name in axes},
+        axes={name: _in_order(columns[name]) for name in names if name in axes},
     )
     views = (
         _view(row, index, _cell(fleet, found, axes))
@@ -173,7 +174,7 @@ def _settings(row: Row) -> dict[str, AxisValue]:
     """The settings of a cell by the names of their axes."""
     for name in SETTINGS:
         row.needed(name)
-    return {name: _axis_value(row, name) for name in AXES if name in row.fields}
+    return {name: _axis_value(row, name) for name in row.fields if name in AXES or name.startswith(ARG)}
 
 
 def _axis_value(row: Row, name: str) -> AxisValue:
@@ -182,7 +183,7 @@ def _axis_value(row: Row, name: str) -> AxisValue:
         default: int = getattr(FleetSpec(model=""), name)
         return default
     try:
-        return AXES[name].parse(name, text)
+        return axis_of(name).parse(name, text)
     except LabError as error:
         raise row.wrong(name, error.message.partition(": ")[2] or error.message) from None
 
@@ -195,7 +196,7 @@ def _cell(fleet: FleetSpec, settings: dict[str, AxisValue], axes: set[str]) -> C
         axes={name: value for name, value in settings.items() if name in axes},
     )
     for name, value in settings.items():
-        cell = AXES[name].apply(cell, value)
+        cell = axis_of(name).apply(cell, value)
     return cell
 
 

@@ -121,7 +121,7 @@ class Points:
 
     def _on(self, name: str, cell: CellView) -> Iterable[float]:
         value = cell.cell.axes[name]
-        if isinstance(value, str):
+        if isinstance(value, str) or any(isinstance(one, str) for one in self._axes[name]):
             apart = WORDS_APART / math.sqrt(2)
             return (apart * (value == word) for word in self._axes[name])
         if name == "concurrency":

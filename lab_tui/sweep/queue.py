@@ -17,6 +17,7 @@ import msgspec
 
 from lab_tui import tasks
 from lab_tui.model import (
+    Cell,
     CellStatus,
     CellView,
     FleetSpec,
@@ -32,6 +33,7 @@ from lab_tui.serving import llama_server
 from lab_tui.serving.fleet import Fleet
 from lab_tui.store.store import Store, StoredSweep
 from lab_tui.sweep import course, space, summary
+from lab_tui.sweep.before import Before
 from lab_tui.sweep.cell import Meter, context, model_identity
 from lab_tui.sweep.fit import Fit
 from lab_tui.sweep.plan import OPEN
@@ -51,6 +53,7 @@ class Queue:
         store: Store,
         meter: Meter,
         fit: Fit,
+        before: Before,
         claim: asyncio.Lock,
         changed: Callable[[], None],
     ) -> None:
@@ -61,6 +64,7 @@ class Queue:
         self._store = store
         self._meter = meter
         self._fit = fit
+        self._before = before  # the fleet to give back when the queue is empty
         self._claim = claim
         self._changed = changed
         self._waiting: list[StoredSweep] = []
@@ -69,9 +73,7 @@ class Queue:
         self._cell_began = 0.0  # monotonic
         self._cell_label = ""
         self._verdict_on_cancel: tuple[CellStatus, str] = (CellStatus.PENDING, "")
-        self._before: FleetSpec | None = None  # the fleet to give back when the queue is empty
-        self._holds_fleet = False
-        self._amounts: dict[int, tuple[tuple[CellView, ...], summary.Amount]] = {}  # of live sweeps
+        self._amounts: dict[int, tuple[object, summary.Amount]] = {}  # of live sweeps
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -107,11 +109,13 @@ class Queue:
         )
 
     def _amount(self, sweep: StoredSweep) -> summary.Amount:
-        """What the cells of a live sweep amount to, worked out once for each change of them."""
-        cells, found = self._amounts.get(sweep.id, ((), summary.Amount()))
-        if cells is not sweep.cells:
+        """What the cells of a live sweep amount to, worked out once for each new result."""
+        results = [(cell.index, cell.result, cell.repeats) for cell in sweep.cells if cell.result is not None]
+        key = [(index, id(result), len(repeats)) for index, result, repeats in results]
+        known, found = self._amounts.get(sweep.id, (None, summary.Amount()))
+        if known != key:
             found = summary.amount(sweep.cells, sweep.spec.slo)
-            self._amounts[sweep.id] = (sweep.cells, found)
+            self._amounts[sweep.id] = (key, found)
         return found
 
     def views(self) -> tuple[SweepView, ...]:
@@ -146,6 +150,10 @@ class Queue:
         server, _ = await self._fleet.find_parts()
         space.check_arguments(server, spec)
         await self._fleet.check(largest.fleet)
+        # To its end even when the one who asked has left: what is in the store is in the queue as well.
+        return await asyncio.shield(tasks.begin(self._take_in(spec, cells), "new sweep"))
+
+    async def _take_in(self, spec: SweepSpec, cells: list[Cell]) -> SweepView:
         sweep_id = await self._store.call(self._store.add, spec, cells)
         sweep = await self._store.call(self._store.sweep, sweep_id)
         self._waiting.append(sweep)
@@ -176,7 +184,7 @@ class Queue:
         With ``pause`` the queue pauses at once and the running cell is put back.
         """
         self.paused = self.paused or pause
-        self._holds_fleet, self._before = False, None
+        self._before.forget()
         cell = self._cell
         if cell is not None:
             self._cancel_cell(CellStatus.PENDING, "")
@@ -191,12 +199,19 @@ class Queue:
                 self._cancel_cell(CellStatus.SKIPPED, "the sweep was aborted")
             self._wake.set()
             return
-        sweep = self._waiting.pop(self._place(sweep_id))
+        sweep = self._waiting[self._place(sweep_id)]
+        await asyncio.shield(tasks.begin(self._leave_out(sweep), "removed sweep"))
+
+    async def _leave_out(self, sweep: StoredSweep) -> None:
         why = "removed from the queue"
-        for cell in (c for c in sweep.cells if c.status in OPEN):
-            left_out = msgspec.structs.replace(cell, status=CellStatus.SKIPPED, reason=why)
-            await self._store.call(self._store.put_cell, sweep.id, left_out, sweep.elapsed_s)
+        out = [
+            msgspec.structs.replace(cell, status=CellStatus.SKIPPED, reason=why)
+            for cell in sweep.cells
+            if cell.status in OPEN
+        ]
+        await self._store.call(self._store.put_cells, sweep.id, out, sweep.elapsed_s)
         await self._store.call(self._store.set_status, sweep.id, SweepStatus.ABORTED, sweep.elapsed_s, why)
+        self._waiting = [other for other in self._waiting if other.id != sweep.id]
         self._changed()
 
     async def move(self, sweep_id: int, position: int) -> None:
@@ -224,49 +239,48 @@ class Queue:
             self._wake.clear()
             while self._waiting and not self.paused:
                 async with self._claim:
-                    await self._try_sweep(self._waiting.pop(0))
+                    if self._waiting and not self.paused:  # while a bench ran that may have changed
+                        await self._try_sweep(self._waiting.pop(0))
             if not self._waiting:
-                await self._give_fleet_back()
+                async with self._claim:
+                    await self._before.give_back()
 
     async def _try_sweep(self, sweep: StoredSweep) -> None:
-        """Run a sweep; when the store fails it goes back to its place and the queue waits for help."""
+        """Run a sweep; when that fails it goes back to its place and the queue waits for help."""
         try:
             await self._run_sweep(sweep)
-        except LabError as error:
-            log.error("the queue is paused: %s", error)
-            self.notice, self.paused = f"the queue is paused: {error}", True
-            self._waiting.insert(0, await self._as_kept(sweep))
-            self._changed()
-
-    async def _as_kept(self, sweep: StoredSweep) -> StoredSweep:
-        """The sweep as the store has it, or as it was when not even that can be read."""
-        try:
-            return _reopened(await self._store.call(self._store.sweep, sweep.id))
-        except LabError:
-            return sweep
-
-    async def _run_sweep(self, sweep: StoredSweep) -> None:
-        """Cell after cell until the plan has no more, the queue is paused or the sweep aborted."""
-        if not self._holds_fleet:
-            self._before, self._holds_fleet = self._fleet.spec, True
-        self._running = msgspec.structs.replace(sweep, status=SweepStatus.RUNNING)
-        try:
-            await self._keep(SweepStatus.RUNNING)
-            over = False
-            while not over and self._running.status == SweepStatus.RUNNING:
-                step = await asyncio.to_thread(course.following, self._running)
-                for index, why in step.skips.items():
-                    await self._put(index, status=CellStatus.SKIPPED, reason=why)
-                over = step.index is None
-                if step.index is not None:
-                    if self.paused:
-                        break
-                    await self._run_cell(step.index)
-            await self._close_sweep(over)
+        except Exception as error:
+            log.error("the queue is paused: %s", error, exc_info=not isinstance(error, LabError))
+            why = str(error) if isinstance(error, LabError) else f"internal error: {error!r}"
+            self.notice, self.paused = f"the queue is paused: {why}", True
+            self._waiting.insert(0, await self._as_kept(self._running or sweep))
         finally:
             self._running = None
             self._amounts.clear()
             self._changed()
+
+    async def _as_kept(self, sweep: StoredSweep) -> StoredSweep:
+        """The sweep as the store has it, or as it was last when not even that can be read."""
+        try:
+            return _reopened(await self._store.call(self._store.sweep, sweep.id))
+        except LabError:
+            return _reopened(sweep)
+
+    async def _run_sweep(self, sweep: StoredSweep) -> None:
+        """Cell after cell until the plan has no more, the queue is paused or the sweep aborted."""
+        self._before.take()
+        self._running = msgspec.structs.replace(sweep, status=SweepStatus.RUNNING)
+        await self._keep(SweepStatus.RUNNING)
+        over = False
+        while not over and self._running.status == SweepStatus.RUNNING:
+            step = await asyncio.to_thread(course.following, self._running)
+            await self._skip_cells(step.skips)
+            over = step.index is None
+            if step.index is not None:
+                if self.paused:
+                    break
+                await self._run_cell(step.index)
+        await self._close_sweep(over)
 
     async def _close_sweep(self, over: bool) -> None:
         """Done, failed when no cell could be measured, aborted, or back into the queue."""
@@ -274,13 +288,15 @@ class Queue:
         assert sweep is not None
         cells = sweep.cells
         if sweep.status == SweepStatus.ABORTED:
-            for cell in cells:
-                if cell.status in OPEN:
-                    await self._put(cell.index, status=CellStatus.SKIPPED, reason="the sweep was aborted")
+            why = "the sweep was aborted"
+            await self._skip_cells({cell.index: why for cell in cells if cell.status in OPEN})
             await self._keep(SweepStatus.ABORTED, "aborted by hand")
         elif not over:
             await self._keep(SweepStatus.PAUSED)
-            self._waiting.insert(0, self._running or sweep)
+            if self._running is not None and self._running.status == SweepStatus.ABORTED:
+                await self._close_sweep(over)  # aborted while that was written
+            else:
+                self._waiting.insert(0, self._running or sweep)
         elif any(cell.status == CellStatus.MEASURED for cell in cells):
             await self._keep(SweepStatus.DONE, await asyncio.to_thread(summary.closing_words, sweep))
         else:
@@ -329,7 +345,10 @@ class Queue:
                 self._cancel_cell(CellStatus.SKIPPED, course.used_up(sweep.spec))
                 await asyncio.wait({cell})
                 return
-            await self._store.call(self._store.set_elapsed, sweep.id, sweep.elapsed_s + spent_s)
+            try:
+                await self._store.call(self._store.set_elapsed, sweep.id, sweep.elapsed_s + spent_s)
+            except LabError as error:  # the cell goes on: its result is kept with a write of its own
+                log.warning("the time of sweep %d is not kept: %s", sweep.id, error)
             wait_s = JOURNAL_S if left_s is None else min(JOURNAL_S, left_s - spent_s)
             await asyncio.wait({cell}, timeout=wait_s)
 
@@ -338,9 +357,9 @@ class Queue:
         sweep = self._running
         assert sweep is not None
         why = await self._fit.refusal(fleet, sweep.cells)
-        for cell in sweep.cells if why else ():
-            if cell.status in OPEN and cell.cell.fleet == fleet:
-                await self._put(cell.index, status=CellStatus.SKIPPED, reason=why)
+        if why:
+            alike = (cell for cell in sweep.cells if cell.status in OPEN and cell.cell.fleet == fleet)
+            await self._skip_cells({cell.index: why for cell in alike})
         return bool(why)
 
     async def _outcome(self, task: asyncio.Task[Measurement], fleet: FleetSpec) -> dict[str, Any]:
@@ -350,14 +369,39 @@ class Queue:
             return {"status": status, "reason": reason}
         error = task.exception()
         if error is None:
-            kept = await context(self._fleet)
-            kept["model"] = await asyncio.to_thread(model_identity, Path(fleet.model))
-            kept |= await self._fit.taken(fleet)
-            return {"status": CellStatus.MEASURED, "result": task.result(), "context": kept}
+            return {
+                "status": CellStatus.MEASURED,
+                "result": task.result(),
+                "context": await self._kept(fleet),
+            }
         reason = str(error) if isinstance(error, LabError) else f"internal error: {error!r}"
         log.error("cell %s failed: %s", self._cell_label, reason, exc_info=error)
         lines = [line for view in self._fleet.views() for line in view.log_tail]
         return {"status": CellStatus.FAILED, "reason": reason, "context": {"log": lines}}
+
+    async def _kept(self, fleet: FleetSpec) -> dict[str, Any]:
+        """What is kept with a result. The result is kept too when some of it is not to be had."""
+        try:
+            kept = await context(self._fleet)
+            kept["model"] = await asyncio.to_thread(model_identity, Path(fleet.model))
+            return kept | await self._fit.taken(fleet)
+        except (LabError, OSError) as error:
+            log.warning("what cell %s ran on is not kept: %s", self._cell_label, error)
+            return {"unknown": str(error)}
+
+    async def _skip_cells(self, reasons: dict[int, str]) -> None:
+        """Leave cells out, all in one write."""
+        sweep = self._running
+        assert sweep is not None
+        if not reasons:
+            return
+        cells = list(sweep.cells)
+        for index, why in reasons.items():
+            cells[index] = msgspec.structs.replace(cells[index], status=CellStatus.SKIPPED, reason=why)
+        out = [cells[index] for index in reasons]
+        await self._store.call(self._store.put_cells, sweep.id, out, sweep.elapsed_s)
+        self._running = msgspec.structs.replace(self._running or sweep, cells=tuple(cells))
+        self._changed()
 
     async def _put(self, index: int, spent_s: float = 0.0, **fields: Any) -> None:
         """Change a cell, in the store first; ``spent_s`` counts as time of the sweep."""
@@ -365,7 +409,7 @@ class Queue:
         assert sweep is not None
         changed: CellView = msgspec.structs.replace(sweep.cells[index], **fields)
         elapsed_s = sweep.elapsed_s + spent_s
-        await self._store.call(self._store.put_cell, sweep.id, changed, elapsed_s)
+        await self._store.call(self._store.put_cells, sweep.id, [changed], elapsed_s)
         cells = (*sweep.cells[:index], changed, *sweep.cells[index + 1 :])
         self._running = msgspec.structs.replace(self._running or sweep, cells=cells, elapsed_s=elapsed_s)
         self._changed()
@@ -376,33 +420,20 @@ class Queue:
         assert sweep is not None
         await self._store.call(self._store.set_status, sweep.id, status, sweep.elapsed_s, reason)
         now = self._running or sweep
-        if status == SweepStatus.RUNNING and now.status == SweepStatus.ABORTED:
+        if now.status == SweepStatus.ABORTED != status:
             return  # aborted while that was written
         self._running = msgspec.structs.replace(now, status=status, reason=reason)
         self._changed()
 
     def _cancel_cell(self, status: CellStatus, reason: str) -> None:
         assert self._cell is not None
-        self._verdict_on_cancel = (status, reason)
-        self._cell.cancel()
+        if not self._cell.cancelling():  # a second one would cut its cleaning up short
+            self._verdict_on_cancel = (status, reason)
+            self._cell.cancel()
 
     def _on_view(self, view: LoadView) -> None:
         self.load = view
         self._changed()
-
-    async def _give_fleet_back(self) -> None:
-        """The queue is empty: the fleet becomes what it was before the first sweep."""
-        if not self._holds_fleet:
-            return
-        self._holds_fleet, before = False, self._before
-        self._before = None
-        try:
-            if before is None:
-                await self._fleet.down()
-            else:
-                await self._fleet.up(before)
-        except LabError as error:
-            log.error("the fleet from before the sweep could not be restored: %s", error)
 
 
 def _once_more(view: CellView, outcome: dict[str, Any]) -> dict[str, Any]:

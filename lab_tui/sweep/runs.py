@@ -39,7 +39,9 @@ def runs(cell: CellView) -> tuple[Measurement, ...]:
 
 
 def sound(cell: CellView) -> tuple[Measurement, ...]:
-    """The runs that count: not unstable, not failing. None do when more than half are unsound."""
+    """The runs that count: not unstable. None do when one is failing, or more than half are unstable."""
+    if any(run.verdict in WRONG for run in runs(cell)):
+        return ()
     kept = tuple(run for run in runs(cell) if run.verdict not in UNSOUND)
     return kept if 2 * len(kept) >= len(runs(cell)) else ()
 

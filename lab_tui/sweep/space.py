@@ -202,6 +202,9 @@ def check(spec: SweepSpec) -> None:
         raise LabError(
             f"{count:,} cells are more than {MAX_CELLS:,}", "give fewer values on the axes, or --yes"
         )
+    bounds = (spec.slo.ttft_ms, spec.slo.stream_tps, spec.window.ci_half_width, spec.window.max_s)
+    if any(bound is not None and not 0 < bound < math.inf for bound in bounds):
+        raise LabError("a bound of the SLO or of the window is not above 0", "give more than 0")
     if "output-tokens" in checked and spec.workload.output_tokens_max is not None:
         raise LabError("the axis output-tokens and a range of --output-tokens are given", "choose one")
 
@@ -217,6 +220,11 @@ def check_arguments(build: LlamaServer, spec: SweepSpec) -> None:
                 f"axis {name}: llama-server's {flag} takes no value", "only arguments with a value can vary"
             )
         check_extra_args(build, (flag, "value"))
+
+
+def plain(fleet: FleetSpec) -> FleetSpec:
+    """The fleet without what a sweep had laid out for it: the next one lays it out anew."""
+    return msgspec.structs.replace(fleet, threads=None, threads_http=None)
 
 
 def count_cells(spec: SweepSpec) -> int:

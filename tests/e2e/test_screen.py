@@ -63,7 +63,9 @@ class Terminal:
 
     def state(self) -> str:
         """What is worth knowing of a window that does not show what it should."""
-        pane = self.tmux("display-message", "-p", "#{pane_width}x#{pane_height} #{pane_tty} dead=#{pane_dead}")
+        pane = self.tmux(
+            "display-message", "-p", "#{pane_width}x#{pane_height} #{pane_tty} dead=#{pane_dead}"
+        )
         with Path(pane.split()[1]).open() as tty:
             columns, rows = os.get_terminal_size(tty.fileno())
         return f"pane {pane.strip()}, its terminal says {columns}x{rows}"

@@ -58,8 +58,8 @@ async def test_a_round_trip(store: Store, file: Path) -> None:
         repeats=(measurement(120.0), measurement(121.0)),
     )
     failed = CellView(index=0, cell=cells[0], status=CellStatus.FAILED, reason='nö: "quoted"\n\'', took_s=1.0)
-    await store.call(store.put_cell, sweep_id, failed, 1.0)
-    await store.call(store.put_cell, sweep_id, measured, 10.0)
+    await store.call(store.put_cells, sweep_id, [failed], 1.0)
+    await store.call(store.put_cells, sweep_id, [measured], 10.0)
     await store.call(store.set_status, sweep_id, SweepStatus.PAUSED, 10.0, "why")
     other = await reopened(file)  # while the first is open
     found = await other.call(other.sweep, sweep_id)
@@ -165,7 +165,7 @@ async def test_a_file_of_version_1_is_brought_up_and_keeps_everything(file: Path
     )
     assert (found.cells[1].status, found.cells[1].reason) == (CellStatus.FAILED, "no")
     again = msgspec.structs.replace(found.cells[0], repeats=(measurement(120.0),))
-    await store.call(store.put_cell, 1, again, 30.0)
+    await store.call(store.put_cells, 1, [again], 30.0)
     assert (await store.call(store.sweep, 1)).cells[0] == again
     assert await store.call(store.add, spec, cells) == 2
     await store.close()
@@ -281,10 +281,10 @@ async def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(store: S
     )
     for _ in range(2):  # a failed change does not stand in the way of the next
         with pytest.raises(LabError, match=r"database or disk is full.*free disk space"):
-            await store.call(store.put_cell, sweep_id, large, 1.0)
+            await store.call(store.put_cells, sweep_id, [large], 1.0)
     found = await store.call(store.sweep, sweep_id)
     assert found.cells[0].status == CellStatus.PENDING
     assert found.elapsed_s == 0.0
     await store.call(lambda: store._open_db().execute("PRAGMA max_page_count = 1000000").fetchall())
-    await store.call(store.put_cell, sweep_id, large, 1.0)
+    await store.call(store.put_cells, sweep_id, [large], 1.0)
     assert (await store.call(store.sweep, sweep_id)).cells[0].status == CellStatus.MEASURED

@@ -68,8 +68,6 @@ async def test_the_nginx_of_a_killed_engine_is_ended(nginx: Nginx, tmp_path: Pat
     left = Front(tmp_path / "front", tmp_path / "nginx.log", lambda: None)
     (tmp_path / "front").mkdir()
     await left.apply(FrontSpec(host="127.0.0.1", port=free_port(), backends=(), max_streams=8), nginx)
-    assert left.record is not None
-    (tmp_path / "front" / "front.json").write_bytes(msgspec.json.encode(left.record))
     await left.detach()
     assert processes_with(str(tmp_path)) != []
     await calibration(tmp_path).clear()

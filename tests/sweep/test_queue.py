@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lab_tui.load.plan import LoadPlan, Target
 from lab_tui.model import (
     AxisValue,
     Cell,
@@ -28,7 +29,9 @@ from lab_tui.model import (
 )
 from lab_tui.serving.fleet import Fleet
 from lab_tui.store.store import Store
+from lab_tui.sweep import course
 from lab_tui.sweep import queue as module
+from lab_tui.sweep.before import Before
 from lab_tui.sweep.calibration import Calibration
 from lab_tui.sweep.cell import Meter
 from lab_tui.sweep.fit import Fit, Room, Taken
@@ -66,6 +69,7 @@ class Bench:
 
     def __init__(self, file: Path) -> None:
         self.reserve_gb = 0.0
+        self.claim = asyncio.Lock()
         self._file = file
         self._made: list[tuple[Queue, Store]] = []
 
@@ -77,7 +81,8 @@ class Bench:
         calibration = Calibration(folder / "c", folder / "ceiling.json", folder / "c.log", wanted=False)
         meter = Meter(fleet, lambda: around, calibration)
         fit = Fit(fleet, lambda: Reading(host=around.host), self.reserve_gb)
-        queue = Queue(fleet, store, meter, fit, asyncio.Lock(), lambda: None)
+        before = Before(fleet, folder / "before.json")
+        queue = Queue(fleet, store, meter, fit, before, self.claim, lambda: None)
         self._made.append((queue, store))
         await queue.start(resume)
         return queue
@@ -468,17 +473,17 @@ async def test_a_store_that_fails_pauses_the_queue_and_loses_nothing(
     queue = await bench.queue(fleet)
     added = await queue.add(sweep(model, {"concurrency": (1, 2)}))
     await cells.at(1)
-    put_cell = queue._store.put_cell
+    put_cells = queue._store.put_cells
 
     def full(*_: object) -> None:
         raise LabError("database or disk is full", "free disk space")
 
-    monkeypatch.setattr(queue._store, "put_cell", full)
+    monkeypatch.setattr(queue._store, "put_cells", full)
     cells.finish()
     await until(lambda: queue.paused, "the queue to pause")
     assert "disk is full" in queue.notice
     await until(lambda: [view.id for view in queue.views()] == [added.id])
-    monkeypatch.setattr(queue._store, "put_cell", put_cell)
+    monkeypatch.setattr(queue._store, "put_cells", put_cells)
     await queue.resume()
     cells.finish(2)
     assert statuses(await finished(queue, added.id)) == [MEASURED] * 2
@@ -663,3 +668,95 @@ async def test_a_budget_that_is_too_short_is_refused(bench: Bench, fleet: Fleet,
     with pytest.raises(LabError, match="a budget of 4s is shorter than one cell"):
         await queue.add(confirmed(model, 1, budget_s=4.0))
     assert queue.views() == ()
+
+
+# --- what must not stop it ----------------------------------------------------------------------
+
+
+async def test_a_sweep_that_is_removed_while_a_bench_runs_leaves_the_queue_alive(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells
+) -> None:
+    queue = await bench.queue(fleet)
+    async with bench.claim:
+        gone = await queue.add(sweep(model, {"concurrency": (1,)}))
+        await asyncio.sleep(0.05)  # the queue waits for the claim now
+        await queue.remove(gone.id)
+    cells.finish()
+    added = await queue.add(sweep(model, {"concurrency": (2,)}))
+    assert statuses(await finished(queue, added.id)) == [MEASURED]
+    assert cells.begun == [2]
+
+
+async def test_a_result_is_kept_though_its_surroundings_are_not_known(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def moved(_: Path) -> None:
+        raise FileNotFoundError(2, "No such file", str(model))
+
+    monkeypatch.setattr("lab_tui.sweep.queue.model_identity", moved)
+    queue = await bench.queue(fleet)
+    cells.finish()
+    added = await queue.add(sweep(model, {"concurrency": (1,)}))
+    (cell,) = (await finished(queue, added.id)).cells
+    assert cell.status == MEASURED and "No such file" in cell.context["unknown"]
+
+
+async def test_an_error_of_our_own_pauses_the_queue_and_is_said(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    following = course.following
+    monkeypatch.setattr(course, "following", broken)
+    queue = await bench.queue(fleet)
+    added = await queue.add(sweep(model, {"concurrency": (1,)}))
+    await until(lambda: queue.paused, "the queue to pause")
+    assert "internal error: ZeroDivisionError" in queue.notice
+    monkeypatch.setattr(course, "following", following)
+    cells.finish()
+    await queue.resume()
+    assert statuses(await finished(queue, added.id)) == [MEASURED]
+
+
+async def test_the_fleet_of_before_is_given_back_by_the_next_engine(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells
+) -> None:
+    mine = tiny_spec(model, instances=1)
+    await fleet.up(mine)
+    await fleet.wait_ready()
+    queue = await bench.queue(fleet)
+    added = await queue.add(sweep(model, {"parallel": (2,), "concurrency": (1,)}))
+    await cells.at(1)
+    await bench.end(queue)  # killed, with the fleet of the cell left up
+    await fleet.up(msgspec.structs.replace(mine, parallel=2))
+    heir = await bench.queue(fleet)
+    cells.finish()
+    await finished(heir, added.id)
+    await until(lambda: fleet.spec == mine, "the fleet of before")
+
+
+async def test_a_measured_cell_outlives_a_skip_while_the_ceiling_is_found(
+    fleet: Fleet, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = asyncio.Event()
+
+    async def measured(*_: object) -> Measurement:
+        return measurement(50_000.0)
+
+    async def for_ever(*_: object) -> float:
+        looking.set()
+        await asyncio.Event().wait()
+        return 0.0
+
+    monkeypatch.setattr("lab_tui.sweep.cell.measure", measured)
+    monkeypatch.setattr(Calibration, "through_front", for_ever)
+    calibration = Calibration(tmp_path / "c", tmp_path / "ceiling.json", tmp_path / "c.log")
+    meter = Meter(fleet, lambda: Around(host=HostReading(name="here", cores=2)), calibration)
+    plan = LoadPlan(target=Target(url="http://127.0.0.1:9"), concurrency=1)
+    task = asyncio.create_task(meter.fleet(plan, lambda _: None))
+    await looking.wait()
+    task.cancel()
+    result = await task
+    assert result.throughput_tps == 50_000.0
+    assert any("stopped meanwhile" in flag for flag in result.flags)
