@@ -46,10 +46,11 @@ def text(found: Outline) -> str:
     def memory(ram: int, vram: int) -> str:
         return f"{size(ram)} and {size(vram)} on the GPU" if vram else size(ram)
 
+    again = f", {found.confirm_starts:,} to confirm the best" if found.confirm_starts else ""
     fleet = f"{found.largest.instances}×{found.largest.parallel}"
     lines = [
         f"{found.name}: {found.cells:,} cells, {found.strategy}, at most {duration(found.longest_s)}",
-        f"instance starts  {found.instance_starts:,} at most",
+        f"instance starts  {found.instance_starts:,} at most{again}",
         f"model            {size(found.weights_bytes)}",
         f"largest fleet    {fleet}: {memory(found.ram_bytes, found.vram_bytes)}, of it "
         f"{size(found.kv_bytes)} of KV cache for each instance",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,7 +62,7 @@ INSTANCE = """\
 
 def compose(recipe: Recipe) -> dict[str, str]:
     """One file, the configuration of nginx in it."""
-    folder, name = Path(recipe.spec.model).parent, Path(recipe.spec.model).name
+    folder, name = _mounted(Path(recipe.spec.model))
     inside = msgspec.structs.replace(
         recipe,
         spec=msgspec.structs.replace(recipe.spec, model=f"{MODELS}/{name}"),
@@ -94,6 +95,15 @@ def compose(recipe: Recipe) -> dict[str, str]:
         config="\n".join(f"      {line}".rstrip() for line in _dollars(inside.config()).splitlines()),
     )
     return {"compose.yaml": text}
+
+
+def _mounted(model: Path) -> tuple[Path, Path]:
+    """The folder to mount and the model below it: with what it links to, as in a Hugging Face cache."""
+    real = model.resolve()
+    both = Path(os.path.commonpath([model.parent, real.parent]))
+    if both == Path(both.anchor):  # the whole machine is too much
+        return real.parent, Path(real.name)
+    return both, model.relative_to(both)
 
 
 def _list(words: Sequence[str]) -> str:

@@ -8,7 +8,8 @@ from lab_tui.model import CellStatus, CellView, Data, FleetSpec, SweepSpec, Swee
 from lab_tui.serving.memory import Estimate
 from lab_tui.serving.shape import read_shape
 from lab_tui.store.store import StoredSweep
-from lab_tui.sweep import space, summary
+from lab_tui.sweep import confirm, space, summary
+from lab_tui.sweep.adaptive import most_cells
 from lab_tui.sweep.fit import Room, corrected, problem
 
 
@@ -19,7 +20,8 @@ class Outline(Data, frozen=True, kw_only=True):
     strategy: str
     cells: int
     cells_too_large: int  # of them, left out because they do not fit
-    instance_starts: int  # at most
+    instance_starts: int  # of the search, at most
+    confirm_starts: int  # to measure the best again, at most
     longest_s: float  # at most, confirmation included: every window runs to its limit, or the budget ends
     largest: FleetSpec  # the fleet that needs most
     weights_bytes: int  # of the model
@@ -50,12 +52,14 @@ def outline(spec: SweepSpec, room: Room) -> Outline:
         views.append(CellView(index=index, cell=cell, status=status, reason=why))
     largest, most, reason = max(needs.values(), key=lambda n: (n[1].vram_total_bytes, n[1].ram_total_bytes))
     line = summary.view(_queued(spec, views))
+    most_instances = max(fleet.instances for fleet, _, _ in needs.values())
     return Outline(
         name=spec.name,
         strategy=spec.strategy,
         cells=line.cells_total,
         cells_too_large=line.cells_skipped,
-        instance_starts=space.model_loads(spec),
+        instance_starts=_search_starts(spec, views, most_instances),
+        confirm_starts=confirm.MOST * confirm.ROUNDS * most_instances if spec.confirm else 0,
         longest_s=line.eta_s or 0.0,
         largest=largest,
         weights_bytes=most.weights_bytes,
@@ -70,6 +74,13 @@ def outline(spec: SweepSpec, room: Room) -> Outline:
         fits=not reason,
         reason=reason,
     )
+
+
+def _search_starts(spec: SweepSpec, views: list[CellView], most_instances: int) -> int:
+    """A grid starts each instance of a setting once; the adaptive search may come from anywhere."""
+    if spec.strategy == "adaptive":
+        return most_cells(views) * most_instances
+    return space.model_loads(spec)
 
 
 def _queued(spec: SweepSpec, cells: list[CellView]) -> StoredSweep:

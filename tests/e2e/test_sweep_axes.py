@@ -16,7 +16,7 @@ NOTHING_RUNS = None
 def test_a_dry_run_says_what_it_comes_to_and_starts_nothing(lab: Lab) -> None:
     text = lab.run("sweep", "--preset", "full", "--dry-run").stdout
     assert text.splitlines()[0] == "full: 308 cells, grid, at most 2h53"
-    assert "instance starts  112 at most" in text
+    assert "instance starts  112 at most, 128 to confirm the best" in text
     found = lab.json("sweep", "--preset", "full", "--dry-run")
     assert (found["cells"], found["instance_starts"], found["strategy"]) == (308, 112, "grid")
     assert (found["largest"]["instances"], found["largest"]["parallel"]) == (16, 64)

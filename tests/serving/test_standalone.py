@@ -327,6 +327,18 @@ def test_containers_run_the_same_commands_on_a_mounted_model() -> None:
     assert config.replace("$$", "$") == recipe.config().replace("    keepalive 0;\n", "")  # 1.28 has none
 
 
+def test_a_model_that_is_a_link_is_mounted_with_what_it_links_to(tmp_path: Path) -> None:
+    """As in a Hugging Face cache: snapshots/REVISION/m.gguf links to ../../blobs/HASH."""
+    for folder in ("blobs", "snapshots/1a"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "blobs" / "feed").write_bytes(b"")
+    model = tmp_path / "snapshots" / "1a" / "m.gguf"
+    model.symlink_to("../../blobs/feed")
+    text = compose(msgspec.structs.replace(RECIPE, spec=msgspec.structs.replace(SPEC, model=str(model))))
+    assert f'source: "{tmp_path}", target: /models' in text["compose.yaml"]
+    assert '"/models/snapshots/1a/m.gguf"' in text["compose.yaml"]
+
+
 def test_containers_use_the_cards_there_are() -> None:
     text = compose(msgspec.structs.replace(RECIPE, cuda=True))["compose.yaml"]
     assert "  gpus: all\n" in text

@@ -90,3 +90,16 @@ def test_the_best_does_not_jump_while_the_first_turn_runs() -> None:
     cells = list(viewed(sweep_spec(), 100.0, 102.0))
     confirmed(cells, lambda _: 99.0, most=1)  # the first alone was measured again
     assert confirm.best(cells, Slo()) == 1
+
+
+def test_a_cell_that_fails_when_it_is_measured_again_does_not_win() -> None:
+    cells = list(viewed(sweep_spec(), 130.0, 100.0, 101.0))
+    cells[0] = msgspec.structs.replace(cells[0], repeats=(measurement(130.0, verdict="failing"),))
+    found = summary.amount(cells, Slo())
+    assert found.best is not None and found.best.cell == 3
+
+
+def test_numbers_and_words_on_one_axis() -> None:
+    """As in --axis arg:--temp=0,0.7: what is no whole number is a word."""
+    cells = list(viewed(sweep_spec(axes={"arg:--temp": (0, "0.7"), "concurrency": (1, 8)}), 90.0, 95.0, 99.0))
+    assert confirm.again(cells, Slo()) is not None

@@ -122,6 +122,13 @@ def test_our_own_file_comes_back_whole() -> None:
     assert [row.items() <= back.items() for row, back in zip(rows, rows_again, strict=True)] == [True] * 5
 
 
+def test_arguments_of_llama_server_come_back_in_our_own_file() -> None:
+    spec = sweep_spec(axes={"arg:--temp": (0, "0.7"), "concurrency": (1,)})
+    again, views = imports.read(file(exported(spec, list(viewed(spec, 100.0, 90.0))), "out.csv"))
+    assert again.axes["arg:--temp"] == (0, "0.7")
+    assert [view.cell.fleet.extra_args for view in views] == [("--temp", "0"), ("--temp", "0.7")]
+
+
 def exported(spec: SweepSpec, cells: list[CellView]) -> str:
     """The CSV of a sweep."""
     sweep = StoredSweep(
