@@ -68,7 +68,8 @@ class Terminal:
         )
         with Path(pane.split()[1]).open() as tty:
             columns, rows = os.get_terminal_size(tty.fileno())
-        return f"pane {pane.strip()}, its terminal says {columns}x{rows}"
+        given = {k: v for k, v in psutil.Process(self.pid()).environ().items() if k in ("COLUMNS", "LINES")}
+        return f"pane {pane.strip()}, its terminal says {columns}x{rows}, its environment {given}"
 
     def pid(self) -> int:
         """The process of the screen."""
