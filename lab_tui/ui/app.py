@@ -185,6 +185,9 @@ def run(settings: Settings, *, read_only: bool = False) -> int:
     SIGTERM and a terminal that goes away end it like a detach: the terminal is restored and
     everything goes on in the engine. Raises LabError for a theme that does not exist.
     """
+    # Shells and readline export the size they saw; Textual would believe that and no resize after it.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     return asyncio.run(_run(settings, read_only))
 
 

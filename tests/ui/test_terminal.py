@@ -27,7 +27,8 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(ROOT)
-            os.environ |= {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", "PYTHONPATH": str(ROOT)}
+            termios.tcsetwinsize(0, (24, 80))
+            os.environ |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
             os.execv(sys.executable, [sys.executable, "-m", "tests.ui.screen_of_a_fake"])
         self.written = b""
 
@@ -82,8 +83,8 @@ def unsignalled() -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """A screen whose terminal is not its controlling one, so that no signal comes from it."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
-    env |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    env |= {"COLUMNS": "80", "LINES": "24"}  # as a shell exports them; the terminal knows better
     screen = subprocess.Popen(
         [sys.executable, "-m", "tests.ui.screen_of_a_fake"],
         stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=ROOT, start_new_session=True,
