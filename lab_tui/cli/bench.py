@@ -64,6 +64,8 @@ def bench(
     _at_least_one(concurrency=concurrency, requests=requests)
     if url is not None and not url:
         raise LabError("--url is empty", "give the base URL of a server, such as http://127.0.0.1:8080")
+    if model is not None and url is None:
+        raise LabError("--model names a model of the server at --url", "give --url, or leave it out")
     asked = options.workload(
         Workload(),
         prompt_tokens=prompt_tokens,

@@ -139,6 +139,8 @@ async def _sweep(asked: Asked, csv: Path | None, detach: bool) -> SweepDetail:
     async with engine_session() as client:
         view = await client.sweep(spec)
         say(f"sweep {view.id} {view.name}: {view.cells_total} cells, at most {duration(view.eta_s)}")
+        if (await client.snapshot()).queue_paused:
+            say("the queue is paused, so it waits: `lab-tui queue resume` goes on")
         if not detach:
             await _follow(client, view.id, csv)
         return await client.sweep_detail(view.id)

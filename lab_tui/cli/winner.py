@@ -12,7 +12,7 @@ import typer
 from lab_tui.cli.fleet import Model, bring_up
 from lab_tui.cli.output import put, run, say
 from lab_tui.client import EngineClient, engine_session
-from lab_tui.model import CellView, FleetSpec, LabError, SweepDetail
+from lab_tui.model import CellStatus, CellView, FleetSpec, LabError, SweepDetail
 
 if TYPE_CHECKING:
     from lab_tui.serving.standalone import Recipe
@@ -156,7 +156,11 @@ def _cell(detail: SweepDetail, number: int | None) -> CellView:
             f"sweep {view.id} has no cell {number}",
             f"it has 1 to {len(detail.cells)}, `lab-tui results show {view.id}` shows them",
         )
-    return detail.cells[number - 1]
+    chosen = detail.cells[number - 1]
+    if chosen.status != CellStatus.MEASURED:
+        why = f": {chosen.reason}" if chosen.reason else ""
+        raise LabError(f"cell {number} of sweep {view.id} is {chosen.status}{why}", "choose a measured one")
+    return chosen
 
 
 # --- files --------------------------------------------------------------------------------------

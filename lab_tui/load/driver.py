@@ -248,6 +248,8 @@ class _Measuring:
                 self.flags.append(f"stopped by hand after {record.finished} of {self.plan.window.requests}")
                 cut = HAND
                 break
+        if not record.answers and self.stop.is_set():
+            raise LabError("stopped before an answer was whole", "nothing was measured")
         if not record.answers:
             raise self._nothing()
         self.opened = min(answer.begun for answer in record.answers)

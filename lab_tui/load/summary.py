@@ -14,6 +14,7 @@ from lab_tui.model import ClientCost, Data, Measurement, Slo, StreamRate, TokenC
 
 TOLERANCE = 0.005  # by how much token counts may differ, as a share
 LATE_S = 0.05  # of a load worker's loop, from which it is worth a word
+FEW_EACH = 4  # requests an instance: with fewer, no two can have the same share
 UNEVEN = 1.25  # an instance with so many times its equal share is worth a word
 # Tokens per second, as the middle between what reads as one and as the next: a reader finds 10
 # sluggish, 30 smooth, 60 fast and 100 near instant.
@@ -66,7 +67,7 @@ def summarise(plan: LoadPlan, found: Found, record: Record, outcome: Outcome) ->
         *_lag_flags(lag),
         *_answer_flags(plan, found, sample, elapsed, record),
         *_token_flags(record, outcome, sample),
-        *_instance_flags(by_instance),
+        *_instance_flags(by_instance, len(sample.ended)),
     )
     return Measurement(
         throughput_tps=tokens / elapsed,
@@ -283,9 +284,9 @@ def _token_flags(record: Record, outcome: Outcome, sample: Sample) -> list[str]:
     return flags
 
 
-def _instance_flags(by_instance: dict[int, int]) -> list[str]:
+def _instance_flags(by_instance: dict[int, int], requests: int) -> list[str]:
     total = sum(by_instance.values())
-    if len(by_instance) < 2 or not total:
+    if len(by_instance) < 2 or not total or requests < FEW_EACH * len(by_instance):
         return []
     busiest = max(by_instance, key=lambda index: by_instance[index])
     share = by_instance[busiest] / total

@@ -31,6 +31,7 @@ from lab_tui.sweep.machine import Around, machine_load
 from lab_tui.sweep.verdict import MEMORY_WORDS, Conditions, is_near, judge
 
 MIB = 1 << 20
+READINGS_EVERY_S = 1.0  # of instances, host and cards
 Look = Callable[[], Around]
 OnView = Callable[[LoadView], None]
 Ceilings = tuple[dict[str, float | None], tuple[str, ...]]  # fields of Conditions, flags
@@ -68,7 +69,8 @@ class Meter:
             on_view(view)
 
         measured = await measure(plan, watch, stop)
-        machine = machine_load(seen, measured.throughput_tps)
+        read = seen if measured.elapsed_s >= READINGS_EVERY_S else []  # else none was taken inside it
+        machine = machine_load(read, measured.throughput_tps)
         measured = msgspec.structs.replace(measured, machine=machine)
         conditions = self._conditions(measured)
         if measured.throughput_tps >= MATTERS_FROM_TPS:
@@ -82,10 +84,9 @@ class Meter:
 
     def _conditions(self, measured: Measurement) -> Conditions:
         """What the rules need to know beside the figures."""
-        spec = self._fleet.spec
         machine = measured.machine or MachineLoad()
         return Conditions(
-            slots_total=spec.instances * spec.parallel if spec else None,
+            slots_total=self._slots(),
             cores=self._look().host.cores,
             cpu_pct=machine.cpu_pct,
             # Of the busiest card: one that is full holds the others' share of a request back.
@@ -93,6 +94,11 @@ class Meter:
             gpu_power_pct=max((g.power_pct for g in machine.gpus if g.power_pct is not None), default=None),
             memory_error=self._memory_error() if measured.errors else "",
         )
+
+    def _slots(self) -> int | None:
+        """Slots of the instances that serve; None when none does."""
+        serving = [view.slots for view in self._fleet.views() if view.state == InstanceState.READY]
+        return sum(serving) if serving else None
 
     async def _ceilings(self, measured: Measurement, on_view: OnView) -> Ceilings:
         """The ceilings that matter for this measurement, and a flag when one cannot be found."""

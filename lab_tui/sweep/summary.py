@@ -42,8 +42,22 @@ def amount(cells: Sequence[CellView], slo: Slo) -> Amount:
     return Amount(
         best=_best(cells[index], found[index]),
         tied=tuple(ties) if len(ties) > 1 else (),
-        remark=_drift_text(cells, index),
+        remark="; ".join(filter(None, (_drift_text(cells, index), _passed_over(cells, found[index].tps)))),
     )
+
+
+def _passed_over(cells: Sequence[CellView], best_tps: float) -> str:
+    """That unstable cells made more than the best: whoever reads the table will ask."""
+    rates = [
+        run.throughput_tps
+        for cell in cells
+        for run in runs(cell)[:1]
+        if run.verdict == UNSTABLE and run.throughput_tps > best_tps
+    ]
+    if not rates:
+        return ""
+    many = "1 cell" if len(rates) == 1 else f"{len(rates)} cells"
+    return f"{many} made more, up to {max(rates):,.0f} tok/s, but unstable: no winner"
 
 
 def _without_sound(cells: Sequence[CellView], slo: Slo) -> Amount:

@@ -72,11 +72,7 @@ class LabApp(App[int]):
             self.set_interval(1.0, self.fit)
 
     def fit(self) -> None:
-        """Make up for a resize that was lost.
-
-        A screen tells itself its size with the event that tells it the terminal's. When two of them
-        wait, Textual keeps the later one, and that may be the older size.
-        """
+        """Notice a resize that no signal told of, as on a terminal that is not the controlling one."""
         terminal = Size(*shutil.get_terminal_size())
         if self.screen.size != terminal:
             resize = events.Resize(terminal, terminal)

@@ -97,11 +97,10 @@ def test_a_workload_of_ones_own(lab: Lab) -> None:
     assert 4 < result["output_tokens_mean"] < 40
     assert result["goodput_rps"] > 0
     machine = result["machine"]
-    assert machine["rss_bytes"] > 0
     assert set(machine) >= {"slots_busy", "queue_depth", "gpus", "joules_per_token"}
     paced = lab.json("bench", "-c", "4", "--seconds", "4", "--rate", "5", "--output-tokens", "4")
     assert paced["requests_per_s"] == pytest.approx(5, abs=3)
-    assert paced["machine"]["cpu_pct"] > 0
+    assert paced["machine"]["cpu_pct"] > 0 and paced["machine"]["rss_bytes"] > 0
     chat = lab.json("bench", "-c", "1", "--requests", "1", "--endpoint", "chat", "--output-tokens", "8")
     assert chat["errors"] == 0 and chat["requests"] == 1
     prompts.write_text('{"prompt": "one"}\n{"prompt": \n')
