@@ -44,7 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     luck = random.Random(args.seed)
     with own_lab(4) as env:
-        lab_tui(env, "sweep", *AXES, "--strategy", "grid", "--seconds", "1", "--detach")
+        lab_tui(env, "sweep", *AXES, "--strategy", "grid", "--no-confirm", "--seconds", "1", "--detach")
         before: dict[int, dict[str, Any]] = {}
         for time_ in range(args.times):
             time.sleep(luck.uniform(0.2, 6.0))
