@@ -145,7 +145,8 @@ class _Measuring:
         finally:
             backends.close()
         assert self.opened is not None
-        if self.record.tokens_at(closed) - self.record.tokens_at(self.opened) < 0.5:
+        inside = self.record.tokens_at(closed) - self.record.tokens_at(self.opened)
+        if (self.record.tokens if closed_by == REQUESTS else inside) < 0.5:
             raise self._nothing()
         metrics, error = _delta(before, after, len(plan.target.backends))
         outcome = Outcome(

@@ -17,6 +17,8 @@ from lab_tui.load.driver import Limits, LoadPlan, Target, measure
 from lab_tui.load.pool import workers_for
 from lab_tui.model import LabError, LoadView, Phase, WindowSpec, Workload
 
+from .conftest import start, stop
+
 
 def workers() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
@@ -127,6 +129,17 @@ async def test_four_thousand_streams(null_server: str) -> None:
     m = await measure(plan(null_server, concurrency=4096, limits=limits), views.append)
     assert m.errors == 0, m.errors_by_kind
     assert m.throughput_tps > 0
+
+
+async def test_one_request_that_is_shorter_than_a_report() -> None:
+    process, port = start("lab_tui.load.null_server", "--rate", "5000")
+    try:
+        for _ in range(5):
+            once = {"workload": Workload(output_tokens=4), "window": WindowSpec(requests=1)}
+            m = await measure(plan(f"http://127.0.0.1:{port}", concurrency=1, **once), ignore)
+            assert (m.requests, m.total_tokens) == (1, 4)
+    finally:
+        stop(process)
 
 
 async def test_too_few_files_are_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
