@@ -80,7 +80,8 @@ def fleet(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         for port, process in zip(ports, instances, strict=True):
             wait_for(f"http://127.0.0.1:{port}/health", process)
         wait_for(f"http://127.0.0.1:{front}/health", proxy)
-        stack.callback(proxy.terminate)  # so that it takes its worker along
+        stack.callback(proxy.wait, 20)  # until it has taken its worker along
+        stack.callback(proxy.terminate)
         backends = tuple(
             Backend(index=index, address=f"127.0.0.1:{port}") for index, port in enumerate(ports)
         )
