@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.dom import DOMNode
 from textual.screen import Screen
-from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 COMPACT_BELOW = 32  # rows: below, panes share their borders
 TINY_BELOW = 13  # rows: below, only the focused pane is drawn
-SETTLED_S = 0.3  # after a resize: tmux sends a burst of them at most 0.25 s apart
 
 
 class FilterInput(Input):
@@ -55,7 +53,6 @@ class LabScreen(Screen[None]):
         self.filters: dict[int, str] = {}  # by number of the pane
         self._notices: tuple[str, ...] = ()  # that were said already
         self.filtering = 1  # the pane whose filter is being typed
-        self._settling: Timer | None = None
 
     @property
     def lab(self) -> LabApp:
@@ -95,10 +92,6 @@ class LabScreen(Screen[None]):
         self.set_class(self.size.height < COMPACT_BELOW, "-compact")
         self.show_panes()
         self.call_after_refresh(self.redraw)
-        # A frame that crosses a second resize on its way is shifted or cut by the terminal.
-        if self._settling is not None:
-            self._settling.stop()
-        self._settling = self.set_timer(SETTLED_S, self.refresh)
 
     def on_line_list_resized(self) -> None:
         """A pane has other room than it was filled for."""
