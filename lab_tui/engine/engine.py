@@ -99,7 +99,11 @@ class Engine:
         await tasks.end(self._sampler)
         await self.queue.stop()
         await tasks.end(self._bench)
-        await (self.fleet.detach() if self._keep_fleet else self.fleet.down())
+        if self._keep_fleet:
+            await self.fleet.detach()
+        else:
+            await self.queue.yield_fleet(pause=False)  # what was told to stop is not started again later
+            await self.fleet.down()
         await self._poller.stop()
         await self._store.close()
 

@@ -249,7 +249,7 @@ class Queue:
         """Run a sweep; when that fails it goes back to its place and the queue waits for help."""
         try:
             await self._run_sweep(sweep)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the queue outlives it, and says it
             log.error("the queue is paused: %s", error, exc_info=not isinstance(error, LabError))
             why = str(error) if isinstance(error, LabError) else f"internal error: {error!r}"
             self.notice, self.paused = f"the queue is paused: {why}", True
