@@ -6,11 +6,12 @@ input or output, and nothing needs numpy: a load worker has to start fast.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import pairwise, repeat
+from itertools import repeat
 
 from lab_tui.model import Data, Percentiles
 
@@ -18,11 +19,11 @@ from lab_tui.model import Data, Percentiles
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
 _Z95 = 1.959964
 
-MOST_BATCHES = 20
-FEWEST_BATCHES = 5
 FEWEST_BINS = 20  # below this an interval would be a guess
+FEWEST_FREE = 5  # bins: however alike they are, so many count as independent
+MOST_ORDER = 20  # bins that the fitted process looks back
 MOST_CORRELATED = 0.99
-CORRELATED = 0.15  # lag-1 autocorrelation from which neighbouring batches are merged
+AS_GOOD = 2.0  # of Akaike's criterion
 
 
 class Interval(Data, frozen=True):
@@ -98,49 +99,79 @@ def batch_means(values: Sequence[float], batches: int) -> list[float]:
     return [mean(values[at : at + size]) for at in range(start, len(values), size)]
 
 
-def autocorrelation(values: Sequence[float]) -> float:
-    """Lag-1 autocorrelation, -1 to 1; 0 when the values do not vary."""
-    centre = mean(values)
-    spread = math.fsum((value - centre) ** 2 for value in values)
-    if spread <= 0:
-        return 0.0
-    return math.fsum((a - centre) * (b - centre) for a, b in pairwise(values)) / spread
-
-
 def interval(rates: Sequence[float]) -> Interval | None:
     """The mean rate with its 95 % interval; None when there are too few bins.
 
-    Bins next to each other are alike, so they are averaged in batches long enough to be nearly
-    independent: from 20 batches down to 5, merging while neighbours still correlate (method of
-    batch means, Law and Kelton, "Simulation Modeling and Analysis"). Few batches see a slow wander
-    badly, so the bins are also taken as a first-order process, whose interval follows from how much
-    each bin resembles the next. The wider of the two is given.
+    Bins resemble or oppose each other: a slow wander makes the mean less certain than as many free
+    bins would, requests that begin and end in turn make it more so. Both are in the spectral density
+    of the rate at frequency zero, estimated from an autoregressive process fitted to the bins (Heidelberger
+    and Welch, "A spectral method for confidence interval generation", 1981).
     """
-    if len(rates) < FEWEST_BINS:
-        return None
-    half_width = max(_batch_half_width(rates), _process_half_width(rates))
-    return Interval(mean(rates), half_width)
-
-
-def _batch_half_width(rates: Sequence[float]) -> float:
-    batches = MOST_BATCHES
-    means = batch_means(rates, batches)
-    # The estimate of a short series is biased low by about 1/n.
-    while batches > FEWEST_BATCHES and autocorrelation(means) + 1 / batches > CORRELATED:
-        batches //= 2
-        means = batch_means(rates, batches)
-    return t95(batches - 1) * math.sqrt(variance(means) / batches)
-
-
-def _process_half_width(rates: Sequence[float]) -> float:
     count = len(rates)
-    found = autocorrelation(rates)
-    # What a short series hides of it (Marriott and Pope 1954).
-    lag = min(max(found + (1 + 3 * found) / count, 0.0), MOST_CORRELATED)
-    independent = count * (1 - lag) / (1 + lag)  # as many free bins would say as much
-    # The spread around a mean of its own is too small by as much.
-    spread = variance(rates) / max(1 - 1 / independent, 0.25)
-    return t95(max(1, round(independent) - 1)) * math.sqrt(spread / independent)
+    if count < FEWEST_BINS:
+        return None
+    spread = variance(rates)
+    if spread <= 0:
+        return Interval(mean(rates), 0.0)
+    order, density = _density_at_zero(rates)
+    free = max(count * spread / density, FEWEST_FREE)  # independent bins that would say as much
+    # The spread around a mean of its own is too small, by the more the fewer of them are free.
+    uncertain = spread / (free - 1) if free < count else density / count
+    known = min(free, count / (2 * max(order, 1)))  # a density of many coefficients is known badly itself
+    return Interval(mean(rates), t95(max(1, round(known) - 1)) * math.sqrt(uncertain))
+
+
+def _density_at_zero(rates: Sequence[float]) -> tuple[int, float]:
+    """The order of the fitted process, and the variance that the mean of ``n`` bins has ``n`` times.
+
+    Of the orders that explain the bins about as well as the best (Akaike's criterion within
+    :data:`AS_GOOD`; Burnham and Anderson, "Model Selection and Multimodel Inference"), the one that
+    leaves the mean least certain.
+    """
+    count = len(rates)
+    fits = _fits(_autocovariances(rates, min(MOST_ORDER, count // 4)))
+    scores = [count * math.log(left) + 2 * order for order, (left, _) in enumerate(fits)]
+    found = []
+    for order, (left, memory) in enumerate(fits):
+        if scores[order] > min(scores) + AS_GOOD:
+            continue
+        # What a short series hides of its memory (Marriott and Pope 1954, for order 1) ...
+        memory = min(max(memory, memory + (1 + 3 * memory) / count), MOST_CORRELATED)
+        # ... and of its noise (Akaike's final prediction error).
+        left *= (count + order + 1) / (count - order - 1)
+        found.append((left / (1 - memory) ** 2, order))
+    density, order = max(found)
+    return order, density
+
+
+def _fits(products: Sequence[float]) -> list[tuple[float, float]]:
+    """For each order of an autoregressive process: the variance it leaves, the sum of its coefficients.
+
+    Yule and Walker's equations for these autocovariances, solved by Levinson and Durbin's recursion (any
+    textbook of time series; Brockwell and Davis, "Introduction to Time Series and Forecasting", 5.1).
+    """
+    weights: list[float] = []
+    left = products[0]
+    found = [(left, 0.0)]
+    for order in range(1, len(products)):
+        seen = math.fsum(weight * products[order - 1 - at] for at, weight in enumerate(weights))
+        last = (products[order] - seen) / left
+        weights = [a - last * b for a, b in zip(weights, reversed(weights), strict=True)] + [last]
+        left *= 1 - last * last
+        if left <= 0:
+            break
+        found.append((left, math.fsum(weights)))
+    return found
+
+
+def _autocovariances(rates: Sequence[float], most: int) -> list[float]:
+    """For lags from 0 to ``most``, each a sum divided by the number of all bins."""
+    centre = mean(rates)
+    apart = [rate - centre for rate in rates]
+    return [
+        math.fsum(map(operator.mul, apart, itertools.islice(apart, lag, None))) / len(rates)
+        for lag in range(most + 1)
+    ]
 
 
 def is_steady(rates: Sequence[float], tolerance: float = 0.05) -> bool:

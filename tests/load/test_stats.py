@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
 import numpy
 import pytest
@@ -155,19 +157,52 @@ def noisy(seed: int, spread: float, memory: float) -> list[float]:
     return rates
 
 
-@pytest.mark.parametrize(
-    ("spread", "memory"), [(2, 0.0), (10, 0.0), (5, 0.3), (5, 0.6), (20, 0.6), (2, 0.8), (10, 0.8), (20, 0.9)]
-)
-def test_the_true_mean_is_in_the_stated_interval(spread: float, memory: float) -> None:
+def in_turn(seed: int, length: float, streams: int, spread: float) -> list[float]:
+    """Thirty seconds of streams whose requests bring no token in their first fifth, 100 tok/s in the mean.
+
+    A request is ``length`` tenths of a second long, give or take a twentieth; the machine's own pace
+    wanders as in :func:`noisy`.
+    """
+    luck = random.Random(seed)
+    rates = [0.0] * 300
+    for _ in range(streams):
+        begin = -length * luck.random()
+        while begin < len(rates):
+            end = begin + max(1.0, length * luck.gauss(1, 0.05))
+            first = begin + 0.2 * (end - begin)
+            for at in range(max(0, int(first)), min(len(rates), math.ceil(end))):
+                share = min(end, at + 1) - max(first, at)
+                rates[at] += 100 * length / streams * share / (end - first)
+            begin = end
+    return [rate * pace / 100 for rate, pace in zip(rates, noisy(seed, spread, 0.6), strict=True)]
+
+
+NOISE = [(2, 0.0), (10, 0.0), (5, 0.3), (5, 0.6), (20, 0.6), (2, 0.8), (10, 0.8), (20, 0.9)]
+TURNS = [(7, 1, 3), (12, 2, 3), (33, 4, 5), (33, 8, 5)]
+KINDS = [partial(noisy, spread=spread, memory=memory) for spread, memory in NOISE] + [
+    partial(in_turn, length=length, streams=streams, spread=spread) for length, streams, spread in TURNS
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(map(str, kind.keywords.values())))
+def test_the_true_mean_is_in_the_stated_interval(kind: Callable[[int], list[float]]) -> None:
     """250 cells with the true mean 100, each with its own noise and its own moment of closing.
 
     Counted is in how many of them the stated interval has 100 in it: at least nine in ten.
     """
     hits = 0
     for seed in range(RUNS):
-        rates = noisy(seed, spread, memory)
+        rates = kind(seed)
         _, length_s = closing_of(rates, WindowSpec())
         found = stats.interval(rates[: round(length_s * 10)])
         assert found is not None
         hits += abs(found.mean - 100) <= found.half_width
     assert hits >= 0.9 * RUNS, f"{hits} of {RUNS}"
+
+
+def test_requests_that_take_turns_do_not_widen_the_interval() -> None:
+    """The gaps come at a regular pace: after many of them the mean is known better than any one bin."""
+    rates = in_turn(seed=1, length=7, streams=1, spread=1)
+    found = stats.interval(rates)
+    assert found is not None
+    assert found.relative < 0.02 < stats.t95(len(rates)) * math.sqrt(stats.variance(rates) / len(rates)) / 100
