@@ -12,7 +12,7 @@ import msgspec
 
 from lab_tui.model import CellView, Slo
 from lab_tui.sweep.predict import Learnt
-from lab_tui.sweep.runs import Figures, drift, figures, keeps, repeated, sound, spread
+from lab_tui.sweep.runs import Figures, drift, figures, is_settled, keeps, repeated, sound, spread
 
 FEWEST, MOST = 2, 4  # cells that are measured again
 NEAR = 0.05  # share of the best expected
@@ -23,7 +23,12 @@ Known = dict[int, Figures]  # by index of the cell
 
 
 def known(cells: Sequence[CellView], slo: Slo) -> Known:
-    """The figures of every cell that can win: measured, sound, and within the SLO.
+    """The figures of every cell that can win: measured, sound, known narrowly, and within the SLO."""
+    return {index: one for index, one in _measured(cells, slo).items() if is_settled(one)}
+
+
+def _measured(cells: Sequence[CellView], slo: Slo) -> Known:
+    """The figures of every sound cell within the SLO, those too that more runs may settle.
 
     Where the machine has drifted, only runs of the confirmation can be compared: they were in turn.
     """
@@ -47,7 +52,7 @@ def field(cells: Sequence[CellView], slo: Slo) -> list[int]:
     figures which the neighbours and the drift so far have levelled. At least the next best takes part,
     so that the spread between runs is known where the winner stands alone.
     """
-    first = known([msgspec.structs.replace(cell, repeats=()) for cell in cells], slo)
+    first = _measured([msgspec.structs.replace(cell, repeats=()) for cell in cells], slo)
     highest = sorted(first, key=lambda index: first[index].tps, reverse=True)[:COMPARED]
     if len(highest) < FEWEST:
         return []
@@ -70,7 +75,7 @@ def again(cells: Sequence[CellView], slo: Slo) -> int | None:
             if len(by_index[index].repeats) <= turn and not by_index[index].reason:
                 return index
         so_far = [msgspec.structs.replace(c, repeats=c.repeats[: turn + 1]) for c in cells]
-        found = {i: one for i, one in known(so_far, slo).items() if i in taking_part}
+        found = {i: one for i, one in _measured(so_far, slo).items() if i in taking_part}
         if not found:
             return None
         ties = tied(found, max(found, key=lambda index: found[index].tps))

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from lab_tui.load.stats import mean, t95
 from lab_tui.model import CellStatus, CellView, Data, Measurement, Slo
-from lab_tui.sweep.verdict import FAILING, NO_MEMORY, UNSTABLE
+from lab_tui.sweep.verdict import FAILING, MOVED, NO_MEMORY, UNSTABLE, WIDE
 
 WRONG = (FAILING, NO_MEMORY)  # figures of something else than the cell
-UNSOUND = (*WRONG, UNSTABLE)
 Z95 = 1.96  # a 95 % interval reaches so many standard deviations to each side
 
 
@@ -39,11 +38,26 @@ def runs(cell: CellView) -> tuple[Measurement, ...]:
 
 
 def sound(cell: CellView) -> tuple[Measurement, ...]:
-    """The runs that count: not unstable. None do when one is failing, or more than half are unstable."""
+    """The runs that count: at one rate, however widely that is known.
+
+    None do when one is failing, or the rate of more than half moved.
+    """
     if any(run.verdict in WRONG for run in runs(cell)):
         return ()
-    kept = tuple(run for run in runs(cell) if run.verdict not in UNSOUND)
+    kept = tuple(run for run in runs(cell) if run.verdict != UNSTABLE or _only_wide(run))
     return kept if 2 * len(kept) >= len(runs(cell)) else ()
+
+
+def _only_wide(run: Measurement) -> bool:
+    """Whether nothing is wrong with it but its interval, which more runs make narrower."""
+    width = run.throughput_ci95_tps
+    moved = any(flag.startswith(MOVED) for flag in run.flags)
+    return not moved and width is not None and width > WIDE * run.throughput_tps
+
+
+def is_settled(found: Figures) -> bool:
+    """Whether the interval of these figures is narrow enough to be one number."""
+    return found.half_width is None or found.half_width <= WIDE * found.tps
 
 
 def repeated(cell: CellView) -> tuple[Measurement, ...]:

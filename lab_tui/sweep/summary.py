@@ -42,17 +42,17 @@ def amount(cells: Sequence[CellView], slo: Slo) -> Amount:
     return Amount(
         best=_best(cells[index], found[index]),
         tied=tuple(ties) if len(ties) > 1 else (),
-        remark="; ".join(filter(None, (_drift_text(cells, index), _passed_over(cells, found[index].tps)))),
+        remark="; ".join(filter(None, (_drift_text(cells, index), _passed_over(cells, found, index)))),
     )
 
 
-def _passed_over(cells: Sequence[CellView], best_tps: float) -> str:
+def _passed_over(cells: Sequence[CellView], found: confirm.Known, best: int) -> str:
     """That unstable cells made more than the best: whoever reads the table will ask."""
     rates = [
         run.throughput_tps
         for cell in cells
         for run in runs(cell)[:1]
-        if run.verdict == UNSTABLE and run.throughput_tps > best_tps
+        if cell.index not in found and run.verdict == UNSTABLE and run.throughput_tps > found[best].tps
     ]
     if not rates:
         return ""

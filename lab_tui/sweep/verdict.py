@@ -24,6 +24,7 @@ UNCLEAR = "no clear limit"
 ERROR_SHARE = 0.01  # failed requests, as a share of all, from which a cell is failing
 NEAR_CEILING = 0.70  # of what client and front can carry on this machine
 LATE_LOOP_MS = 50.0  # p99 of how late a load worker came round
+MOVED = ("drift", "unsteady", "silence")  # flags of a rate that was not one
 WIDE = 0.10  # half-width of the interval, as a share of tok/s
 CLIENT_PART = 0.25  # of the processor time in use: with less, it is not the client that fills a processor
 BUSY_PCT = 90.0  # utilisation that counts as full
@@ -97,7 +98,7 @@ def front_bound(m: Measurement, c: Conditions) -> Reason:
 
 def unstable(m: Measurement, c: Conditions) -> Reason:
     """The figures moved too much to be one number."""
-    readings = [flag for flag in m.flags if flag.startswith(("drift", "unsteady", "silence"))]
+    readings = [flag for flag in m.flags if flag.startswith(MOVED)]
     if m.throughput_ci95_tps is not None and m.throughput_tps > 0:
         relative = m.throughput_ci95_tps / m.throughput_tps
         if relative > WIDE:

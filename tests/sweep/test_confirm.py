@@ -103,3 +103,17 @@ def test_numbers_and_words_on_one_axis() -> None:
     """As in --axis arg:--temp=0,0.7: what is no whole number is a word."""
     cells = list(viewed(sweep_spec(axes={"arg:--temp": (0, "0.7"), "concurrency": (1, 8)}), 90.0, 95.0, 99.0))
     assert confirm.again(cells, Slo()) is not None
+
+
+def test_a_widely_known_cell_is_settled_by_more_runs_or_does_not_win() -> None:
+    cells = list(viewed(sweep_spec(), 100.0, 110.0, 50.0))
+    wide = measurement(110.0, verdict="unstable")
+    cells[1] = msgspec.structs.replace(
+        cells[1], result=msgspec.structs.replace(wide, throughput_ci95_tps=15.0, flags=("wide: it is",))
+    )
+    assert confirm.best(cells, Slo()) == 0
+    assert set(confirmed(cells, lambda index: 100.0 + 10 * index)) == {0, 1}
+    assert confirm.best(cells, Slo()) == 1
+    moved = msgspec.structs.replace(cells[1].result or wide, flags=("drift: it went on",))
+    cells[1] = msgspec.structs.replace(cells[1], result=moved, repeats=())
+    assert 1 not in confirmed(cells, lambda _: 100.0)

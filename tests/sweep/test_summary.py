@@ -180,7 +180,7 @@ def test_where_no_cell_keeps_the_slo_the_nearest_is_named() -> None:
     )
     unknown = viewed(sweep_spec(), 100.0)
     unknown = tuple(
-        msgspec.structs.replace(c, result=measurement(1.0, ttft_ms=Percentiles())) if c.result else c
+        msgspec.structs.replace(c, result=measurement(100.0, ttft_ms=Percentiles())) if c.result else c
         for c in unknown
     )
     assert "p95 TTFT unknown, 40 ms at most" in summary.amount(unknown, Slo(ttft_ms=40.0)).remark
