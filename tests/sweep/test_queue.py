@@ -30,7 +30,7 @@ from lab_tui.model import (
 from lab_tui.serving.fleet import Fleet
 from lab_tui.store.store import Store
 from lab_tui.sweep import course
-from lab_tui.sweep import queue as module
+from lab_tui.sweep import runner as module
 from lab_tui.sweep.before import Before
 from lab_tui.sweep.calibration import Calibration
 from lab_tui.sweep.cell import Meter
@@ -325,15 +325,15 @@ async def test_down_in_any_moment_starts_no_cell_after_it(
     queue = await bench.queue(fleet)
     written = asyncio.Event()
     go_on = asyncio.Event()
-    put = queue._put
+    put = module.Runner._put
 
-    async def slow_put(index: int, **fields: Any) -> None:
-        await put(index, **fields)
+    async def slow_put(runner: module.Runner, index: int, **fields: Any) -> None:
+        await put(runner, index, **fields)
         if fields.get("status") == CellStatus.RUNNING:
             written.set()
             await go_on.wait()
 
-    monkeypatch.setattr(queue, "_put", slow_put)
+    monkeypatch.setattr(module.Runner, "_put", slow_put)
     added = await queue.add(sweep(model, {"concurrency": (1,)}))
     await written.wait()
     await queue.yield_fleet(pause=True)
@@ -693,7 +693,7 @@ async def test_a_result_is_kept_though_its_surroundings_are_not_known(
     def moved(_: Path) -> None:
         raise FileNotFoundError(2, "No such file", str(model))
 
-    monkeypatch.setattr("lab_tui.sweep.queue.model_identity", moved)
+    monkeypatch.setattr("lab_tui.sweep.runner.model_identity", moved)
     queue = await bench.queue(fleet)
     cells.finish()
     added = await queue.add(sweep(model, {"concurrency": (1,)}))
