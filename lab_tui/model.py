@@ -381,7 +381,7 @@ class Measurement(Data, frozen=True, kw_only=True):
     elapsed_s: float  # length of the window
     requests: int | None  # finished inside the window; None as above
     concurrency: int
-    errors: int
+    errors: int  # failed inside the window
     errors_by_kind: dict[str, int] = {}
     ttft_ms: Percentiles
     itl_ms: Percentiles

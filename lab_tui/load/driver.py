@@ -16,8 +16,9 @@ from lab_tui.load.plan import Backend, Limits, LoadPlan, Target
 from lab_tui.load.pool import Pool, workers_for
 from lab_tui.load.probe import Found, probe
 from lab_tui.load.record import Record
+from lab_tui.load.sample import Outcome
 from lab_tui.load.stats import interval, percentile
-from lab_tui.load.summary import Outcome, summarise
+from lab_tui.load.summary import summarise
 from lab_tui.load.window import HAND, REQUESTS, Closing, may_open, patience_s
 from lab_tui.load.wire import REPORT_S, Message, Report, Run, Setup, Stop, Warm, Warmed
 from lab_tui.model import LabError, LoadView, Measurement, Phase

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from lab_tui.load.plan import LoadPlan
 from lab_tui.load.probe import Found
 from lab_tui.load.record import CANCELLED, Record
+from lab_tui.load.sample import Outcome, Sample, gathered, is_good, length, seconds_per_token, since_ms
 from lab_tui.load.stats import Interval, drift, histogram_percentiles, interval, mean, percentile, percentiles
-from lab_tui.load.tally import Answer
 from lab_tui.load.window import REQUESTS
-from lab_tui.model import ClientCost, Data, Measurement, Slo, StreamRate, TokenCounts
+from lab_tui.model import ClientCost, Measurement, Slo, StreamRate, TokenCounts
 
 TOLERANCE = 0.005  # by how much token counts may differ, as a share
 LATE_S = 0.05  # of a load worker's loop, from which it is worth a word
@@ -21,34 +22,11 @@ UNEVEN = 1.25  # an instance with so many times its equal share is worth a word
 FEELS = ((20.0, "sluggish"), (45.0, "smooth"), (80.0, "fast"))
 
 
-class Outcome(Data, frozen=True, kw_only=True):
-    """How a run went, besides what it brought. Times are of the monotonic clock."""
-
-    standing: float  # when all streams were out
-    opened: float
-    closed: float
-    closed_by: str
-    metrics: float | None = None  # output tokens by /metrics, after drain less before
-    metrics_error: float = 0.0  # how coarsely those are printed
-    flags: tuple[str, ...] = ()
-
-
-class Sample(Data, frozen=True, kw_only=True):
-    """The answers that count, each list for one question."""
-
-    ended: list[Answer]  # that ended well inside the window
-    finished: list[Answer]  # of these, those of full length: not the shortened first ones of a stream
-    paced: list[Answer]  # those whose pace is known; unfinished ones where none has finished
-    first: list[Answer]  # those whose first token came inside the window
-    settled: list[Answer]  # and that were sent when the load stood
-    ratio: float  # true tokens per counted one
-
-
 def summarise(plan: LoadPlan, found: Found, record: Record, outcome: Outcome) -> Measurement:
     """The Measurement of a finished run."""
     begin, end = outcome.opened, outcome.closed
     elapsed = end - begin
-    sample = _sample(found, record, outcome)
+    sample = gathered(found, record, outcome)
     counted = _counted(record, outcome)
     tokens = counted * sample.ratio
     rates = [rate * sample.ratio for rate in record.rates_between(begin, end)]
@@ -78,18 +56,18 @@ def summarise(plan: LoadPlan, found: Found, record: Record, outcome: Outcome) ->
         elapsed_s=elapsed,
         requests=len(sample.ended),
         concurrency=plan.concurrency,
-        errors=record.error_count,
-        errors_by_kind=dict(record.errors.most_common()),
-        ttft_ms=percentiles((_since(answer, answer.first)) for answer in sample.settled),
+        errors=len(sample.failed),
+        errors_by_kind=dict(Counter(answer.kind for answer in sample.failed).most_common()),
+        ttft_ms=percentiles((since_ms(answer, answer.first)) for answer in sample.settled),
         itl_ms=histogram_percentiles(record.itl_between(begin, end), 1000.0 / sample.ratio),
         tpot_ms=percentiles(pace * 1000 for pace in paces),
-        e2e_ms=percentiles(_since(answer, answer.ended) for answer in sample.finished),
+        e2e_ms=percentiles(since_ms(answer, answer.ended) for answer in sample.finished),
         per_stream_tps=StreamRate(p5=percentile(speeds, 0.05), p50=median_speed),
         feels=feels(median_speed),
         goodput_rps=len(good) / elapsed if plan.slo != Slo() else None,
         tokens=_counts(record, outcome, sample),
         tokens_by_instance=by_instance,
-        output_tokens_mean=_mean([_length(answer) for answer in sample.finished]),
+        output_tokens_mean=_mean([length(answer) for answer in sample.finished]),
         client=ClientCost(
             cpu_us_per_token=record.cpu_between(begin, end) / counted * 1e6 if counted else None,
             loop_lag_ms_p99=None if lag is None else lag * 1000,
@@ -113,64 +91,8 @@ def feels(stream_tps: float | None) -> str:
     return next((word for below, word in FEELS if stream_tps < below), "near instant")
 
 
-def seconds_per_token(answer: Answer, ratio: float = 1.0) -> float | None:
-    """TPOT: mean time per output token after those of the first chunk; None for shorter answers."""
-    more = answer.tokens - answer.first_tokens
-    if more < 1 or answer.first is None or answer.last is None or answer.last <= answer.first:
-        return None
-    return (answer.last - answer.first) / (more * ratio)
-
-
-def is_good(answer: Answer, slo: Slo, ratio: float = 1.0) -> bool:
-    """Whether a finished request kept every bound that was asked. A pace nobody knows keeps it."""
-    if slo.ttft_ms is not None and _since(answer, answer.first) > slo.ttft_ms:
-        return False
-    pace = seconds_per_token(answer, ratio)
-    return slo.stream_tps is None or pace is None or 1 / pace >= slo.stream_tps
-
-
-def _since(answer: Answer, moment: float | None) -> float:
-    """Milliseconds from the start of a request; infinite when the moment never came."""
-    return float("inf") if moment is None else (moment - answer.begun) * 1000
-
-
-def _length(answer: Answer) -> int:
-    return answer.tokens if answer.said is None else answer.said
-
-
 def _mean(values: list[int]) -> float | None:
     return mean(values) if values else None
-
-
-def _sample(found: Found, record: Record, outcome: Outcome) -> Sample:
-    begin, end = outcome.opened, outcome.closed
-    whole = [answer for answer in record.answers if not answer.kind]
-    ended = [answer for answer in whole if begin <= answer.ended <= end]
-    finished = [answer for answer in ended if not answer.ramp]
-    first = [
-        answer
-        for answer in record.answers
-        if answer.first is not None and begin <= answer.first <= end and answer.kind in ("", CANCELLED)
-    ]
-    settled = [answer for answer in first if not answer.ramp and answer.begun >= outcome.standing]
-    running = [
-        answer
-        for answer in record.answers
-        if answer.kind == CANCELLED and answer.tokens > 8 and answer.last is not None and answer.last >= begin
-    ]
-    ratio = 1.0
-    if not found.recipe.exact:
-        said = sum(answer.said for answer in whole if answer.said is not None)
-        counted = sum(answer.tokens for answer in whole if answer.said is not None)
-        ratio = said / counted if said and counted else 1.0
-    return Sample(
-        ended=ended,
-        finished=finished,
-        paced=finished or running,
-        first=first,
-        settled=settled or first,
-        ratio=ratio,
-    )
 
 
 def _prompt_tps(found: Found, record: Record, sample: Sample, elapsed: float) -> float | None:
@@ -190,7 +112,7 @@ def _counts(record: Record, outcome: Outcome, sample: Sample) -> TokenCounts:
     timings = None
     if said:
         rest = sum(answer.tokens for answer in record.answers if answer.said is None)
-        timings = sum(_length(answer) for answer in said) + round(rest * sample.ratio)
+        timings = sum(length(answer) for answer in said) + round(rest * sample.ratio)
     return TokenCounts(
         stream=round(record.tokens * sample.ratio),
         timings=timings,
@@ -243,7 +165,7 @@ def _answer_flags(plan: LoadPlan, found: Found, sample: Sample, elapsed: float, 
         flags.append(
             f"no whole request ended inside the window of {elapsed:.1f} s: TPOT is of unfinished ones"
         )
-    asked, got = sum(answer.asked for answer in finished), sum(map(_length, finished))
+    asked, got = sum(answer.asked for answer in finished), sum(map(length, finished))
     if got < 0.98 * asked and plan.workload.ignore_eos:
         count = len(finished)
         flags.append(f"short: answers are {got / count:.1f} tokens long, {asked / count:.1f} were asked")
@@ -254,15 +176,24 @@ def _answer_flags(plan: LoadPlan, found: Found, sample: Sample, elapsed: float, 
     cached = sum(answer.cached_tokens or 0 for answer in record.answers)
     if not plan.workload.cache_prompt and prompts and cached > 0.02 * sum(prompts):
         flags.append(f"cache: {cached / sum(prompts):.0%} of the prompt tokens came from a cache")
-    failed = record.error_count
-    if failed:
-        kind, count = record.errors.most_common(1)[0]
-        words = f" ({record.details[kind]})" if kind in record.details else ""
-        total = failed + record.finished
-        flags.append(f"errors: {failed} of {total} requests, most often {kind} ({count}){words}")
+    flags += _error_flags(sample, record)
     if not found.recipe.exact and all(answer.said is None for answer in record.answers):
         flags.append("the server counts no tokens: every chunk is taken for one")
     return flags
+
+
+def _error_flags(sample: Sample, record: Record) -> list[str]:
+    """Failed requests of the window, as they are counted, and those before and after it."""
+    failed, outside = len(sample.failed), record.error_count - len(sample.failed)
+    if not record.error_count:
+        return []
+    kind, count = (Counter(answer.kind for answer in sample.failed) or record.errors).most_common(1)[0]
+    words = f" ({record.details[kind]})" if kind in record.details else ""
+    most = f"most often {kind} ({count}){words}"
+    if not failed:
+        return [f"errors: none inside the window, {outside} outside of it, {most}"]
+    more = f"; {outside} more outside the window" if outside else ""
+    return [f"errors: {failed} of {failed + len(sample.ended)} requests, {most}{more}"]
 
 
 def _token_flags(record: Record, outcome: Outcome, sample: Sample) -> list[str]:

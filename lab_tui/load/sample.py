@@ -1,0 +1,94 @@
+"""Which answers of a run count, and for which question."""
+
+from __future__ import annotations
+
+from lab_tui.load.probe import Found
+from lab_tui.load.record import CANCELLED, Record
+from lab_tui.load.tally import Answer
+from lab_tui.model import Data, Slo
+
+
+class Outcome(Data, frozen=True, kw_only=True):
+    """How a run went, besides what it brought. Times are of the monotonic clock."""
+
+    standing: float  # when all streams were out
+    opened: float
+    closed: float
+    closed_by: str
+    metrics: float | None = None  # output tokens by /metrics, after drain less before
+    metrics_error: float = 0.0  # how coarsely those are printed
+    flags: tuple[str, ...] = ()
+
+
+class Sample(Data, frozen=True, kw_only=True):
+    """The answers that count, each list for one question."""
+
+    ended: list[Answer]  # that ended well inside the window
+    failed: list[Answer]  # that failed inside the window
+    finished: list[
+        Answer
+    ]  # those that ended well and at full length: not the shortened first ones of a stream
+    paced: list[Answer]  # those whose pace is known; unfinished ones where none has finished
+    first: list[Answer]  # those whose first token came inside the window
+    settled: list[Answer]  # and that were sent when the load stood
+    ratio: float  # true tokens per counted one
+
+
+def gathered(found: Found, record: Record, outcome: Outcome) -> Sample:
+    """The answers of a run, sorted by what they can tell."""
+    begin, end = outcome.opened, outcome.closed
+    whole = [answer for answer in record.answers if not answer.kind]
+    inside = [answer for answer in record.answers if begin <= answer.ended <= end]
+    ended = [answer for answer in inside if not answer.kind]
+    finished = [answer for answer in ended if not answer.ramp]
+    first = [
+        answer
+        for answer in record.answers
+        if answer.first is not None and begin <= answer.first <= end and answer.kind in ("", CANCELLED)
+    ]
+    settled = [answer for answer in first if not answer.ramp and answer.begun >= outcome.standing]
+    running = [
+        answer
+        for answer in record.answers
+        if answer.kind == CANCELLED and answer.tokens > 8 and answer.last is not None and answer.last >= begin
+    ]
+    ratio = 1.0
+    if not found.recipe.exact:
+        said = sum(answer.said for answer in whole if answer.said is not None)
+        counted = sum(answer.tokens for answer in whole if answer.said is not None)
+        ratio = said / counted if said and counted else 1.0
+    return Sample(
+        ended=ended,
+        failed=[answer for answer in inside if answer.kind not in ("", CANCELLED)],
+        finished=finished,
+        paced=finished or running,
+        first=first,
+        settled=settled or first,
+        ratio=ratio,
+    )
+
+
+def seconds_per_token(answer: Answer, ratio: float = 1.0) -> float | None:
+    """TPOT: mean time per output token after those of the first chunk; None for shorter answers."""
+    more = answer.tokens - answer.first_tokens
+    if more < 1 or answer.first is None or answer.last is None or answer.last <= answer.first:
+        return None
+    return (answer.last - answer.first) / (more * ratio)
+
+
+def is_good(answer: Answer, slo: Slo, ratio: float = 1.0) -> bool:
+    """Whether a finished request kept every bound that was asked. A pace nobody knows keeps it."""
+    if slo.ttft_ms is not None and since_ms(answer, answer.first) > slo.ttft_ms:
+        return False
+    pace = seconds_per_token(answer, ratio)
+    return slo.stream_tps is None or pace is None or 1 / pace >= slo.stream_tps
+
+
+def since_ms(answer: Answer, moment: float | None) -> float:
+    """Milliseconds from the start of a request; infinite when the moment never came."""
+    return float("inf") if moment is None else (moment - answer.begun) * 1000
+
+
+def length(answer: Answer) -> int:
+    """Output tokens of an answer: as the server says, else as the stream counted."""
+    return answer.tokens if answer.said is None else answer.said

@@ -1,0 +1,69 @@
+"""What is reported of answers whose times are known to the millisecond."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lab_tui.load.plan import LoadPlan, Target
+from lab_tui.load.probe import Found
+from lab_tui.load.record import Record
+from lab_tui.load.sample import Outcome
+from lab_tui.load.summary import summarise
+from lab_tui.load.tally import Answer
+from lab_tui.load.wire import Report
+from lab_tui.load.workload import Recipe
+from lab_tui.model import Measurement, Workload
+
+
+def answer(begun: float, first: float, ended: float, **changes: Any) -> Answer:
+    """An answer of eleven tokens, the first of them at ``first``, the last at ``ended``."""
+    fields: dict[str, Any] = {
+        "kind": "",
+        "begun": begun,
+        "first": first,
+        "last": ended,
+        "ended": ended,
+        "tokens": 11,
+        "first_tokens": 1,
+        "said": 11,
+        "asked": 11,
+    }
+    return Answer(**(fields | changes))
+
+
+def measured(*answers: Answer, **workload: Any) -> Measurement:
+    """What a window from 10 to 20 s makes of a run from 0 to 30 s that brought these answers."""
+    record = Record(1, 0.0)
+    tokens = 0
+    left = sorted(answers, key=lambda a: a.ended)
+    for tenth in range(301):
+        now = tenth / 10
+        fresh = tuple(a for a in left if a.ended <= now)
+        left = left[len(fresh) :]
+        tokens += sum(a.tokens for a in fresh)
+        report = Report(time=now, cpu_s=now / 10, tokens={"": tokens}, in_flight=1, begun=1, waiting=0,
+                        itl=(), lags=(), firsts=(), answers=fresh)  # fmt: skip
+        record.add(0, report)
+    plan = LoadPlan(target=Target(url="http://x"), concurrency=4, workload=Workload(**workload))
+    found = Found(recipe=Recipe(path="/completion", field="tokens_predicted", exact=True))
+    return summarise(plan, found, record, Outcome(standing=1.0, opened=10.0, closed=20.0, closed_by="hand"))
+
+
+def flags(m: Measurement, begin: str) -> list[str]:
+    return [flag for flag in m.flags if flag.startswith(begin)]
+
+
+def test_errors_are_counted_where_requests_are() -> None:
+    """Five failures before the window say nothing about the hundred requests in it."""
+    good = [answer(10 + n / 11, 10.05 + n / 11, 10.1 + n / 11) for n in range(100)]
+    early = [answer(1.0, 1.0, 1.5, kind="HTTP 500", detail="busy") for _ in range(5)]
+    m = measured(*early, *good)
+    assert (m.errors, m.errors_by_kind, m.requests) == (0, {}, 100)
+    assert flags(m, "errors") == [
+        "errors: none inside the window, 5 outside of it, most often HTTP 500 (5) (busy)"
+    ]
+    m = measured(*early, *good, answer(15.0, 15.0, 15.5, kind="cut mid-stream"))
+    assert (m.errors, m.errors_by_kind) == (1, {"cut mid-stream": 1})
+    assert flags(m, "errors") == [
+        "errors: 1 of 101 requests, most often cut mid-stream (1); 5 more outside the window"
+    ]
