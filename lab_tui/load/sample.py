@@ -7,6 +7,10 @@ from lab_tui.load.record import CANCELLED, Record
 from lab_tui.load.tally import Answer
 from lab_tui.model import Data, Slo
 
+# From first to last token, for a pace to be told: each of the two is read up to about a millisecond
+# late, and what piles up meanwhile comes all at once, at tens of thousands of tok/s.
+SHORTEST_SPAN_S = 0.002
+
 
 class Outcome(Data, frozen=True, kw_only=True):
     """How a run went, besides what it brought. Times are of the monotonic clock."""
@@ -69,11 +73,21 @@ def gathered(found: Found, record: Record, outcome: Outcome) -> Sample:
 
 
 def seconds_per_token(answer: Answer, ratio: float = 1.0) -> float | None:
-    """TPOT: mean time per output token after those of the first chunk; None for shorter answers."""
+    """TPOT: mean time per output token after those of the first chunk.
+
+    None for answers without such tokens, and for those that came too fast to be timed.
+    """
     more = answer.tokens - answer.first_tokens
-    if more < 1 or answer.first is None or answer.last is None or answer.last <= answer.first:
+    if more < 1 or answer.first is None or answer.last is None or too_fast(answer):
         return None
     return (answer.last - answer.first) / (more * ratio)
+
+
+def too_fast(answer: Answer) -> bool:
+    """Whether all tokens after the first chunk came within less time than can be told."""
+    if answer.tokens <= answer.first_tokens or answer.first is None or answer.last is None:
+        return False
+    return answer.last - answer.first < SHORTEST_SPAN_S
 
 
 def is_good(answer: Answer, slo: Slo, ratio: float = 1.0) -> bool:

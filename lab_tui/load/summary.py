@@ -8,7 +8,17 @@ from collections import Counter
 from lab_tui.load.plan import LoadPlan
 from lab_tui.load.probe import Found
 from lab_tui.load.record import CANCELLED, Record
-from lab_tui.load.sample import Outcome, Sample, gathered, is_good, length, seconds_per_token, since_ms
+from lab_tui.load.sample import (
+    SHORTEST_SPAN_S,
+    Outcome,
+    Sample,
+    gathered,
+    is_good,
+    length,
+    seconds_per_token,
+    since_ms,
+    too_fast,
+)
 from lab_tui.load.stats import Interval, drift, histogram_percentiles, interval, mean, percentile, percentiles
 from lab_tui.load.window import REQUESTS
 from lab_tui.model import ClientCost, Measurement, Slo, StreamRate, TokenCounts
@@ -164,6 +174,11 @@ def _answer_flags(plan: LoadPlan, found: Found, sample: Sample, elapsed: float, 
     if not finished:
         flags.append(
             f"no whole request ended inside the window of {elapsed:.1f} s: TPOT is of unfinished ones"
+        )
+    if fast := sum(map(too_fast, sample.paced)):
+        flags.append(
+            f"pace: {fast} of {len(sample.paced)} answers came within {SHORTEST_SPAN_S * 1000:g} ms of their "
+            "first token: TPOT and per-stream tok/s leave them out"
         )
     asked, got = sum(answer.asked for answer in finished), sum(map(length, finished))
     if got < 0.98 * asked and plan.workload.ignore_eos:

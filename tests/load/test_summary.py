@@ -67,3 +67,14 @@ def test_errors_are_counted_where_requests_are() -> None:
     assert flags(m, "errors") == [
         "errors: 1 of 101 requests, most often cut mid-stream (1); 5 more outside the window"
     ]
+
+
+def test_a_pace_that_cannot_be_timed_is_not_given() -> None:
+    """Ten tokens within 90 µs are a reader that came late, not a stream of 110,000 tok/s."""
+    m = measured(answer(12.0, 12.05, 12.05009))
+    assert (m.tpot_ms.p50, m.per_stream_tps.p50, m.feels) == (None, None, "")
+    assert flags(m, "pace: 1 of 1 answers came within 2 ms")
+    m = measured(answer(12.0, 12.05, 12.05009), answer(13.0, 13.05, 13.15))
+    assert m.tpot_ms.p50 is not None and abs(m.tpot_ms.p50 - 10) < 0.01
+    assert flags(m, "pace: 1 of 2 answers came within 2 ms")
+    assert not flags(measured(answer(13.0, 13.05, 13.05, tokens=1, said=1, asked=1)), "pace")
