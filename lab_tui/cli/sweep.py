@@ -61,7 +61,7 @@ def sweep(
     endpoint: options.Endpoint = None,
     ignore_eos: options.IgnoreEos = None,
     budget: Annotated[
-        str | None, typer.Option(help="End within this time, best so far: 90s, 10m, 1h.")
+        str | None, typer.Option(help="End within this time, best so far: 90s, 10m, 1h30m.")
     ] = None,
     no_confirm: Annotated[
         bool, typer.Option("--no-confirm", help="Do not measure the top few again.")
@@ -116,15 +116,18 @@ def sweep(
         fail(f"sweep {detail.view.id} {detail.view.status}: {detail.view.reason or 'see `lab-tui results`'}")
 
 
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-
-
 def budget_seconds(text: str) -> float:
-    """Seconds of 90, 90s, 10m or 1h. Raises LabError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip().lower())
-    if found is None or not float(found[1]) > 0:
-        raise LabError(f"--budget is {text!r}", "give a time such as 90s, 10m or 1h")
-    return float(found[1]) * UNITS[found[2]]
+    """Seconds of 90, 90s, 10m, 1h30m or 1.5h. Raises LabError for anything else."""
+    number = r"(\d+(?:\.\d+)?)"
+    wanted = f"{number}s?|(?:{number}h)?(?:{number}m)?(?:{number}s)?"
+    found = re.fullmatch(wanted, text.strip().lower())
+    plain, *parts = found.groups() if found else (None,)
+    seconds = float(plain or 0) + sum(
+        float(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False)
+    )
+    if not seconds > 0:
+        raise LabError(f"--budget is {text!r}", "give a time such as 90s, 10m, 1h30m or 1.5h")
+    return seconds
 
 
 def to_json(detail: SweepDetail) -> object:

@@ -32,7 +32,7 @@ def following(sweep: StoredSweep) -> Step:
     if decision.next_index is not None:
         if left_s is None or left_s - _reserve_s(sweep) >= cell_s(sweep):
             return Step(index=decision.next_index, skips=decision.skips)
-        why = used_up(sweep.spec)
+        why = no_room(sweep, left_s)
         rest = {cell.index: why for cell in sweep.cells if cell.status in OPEN}
         return Step(index=_again(sweep, left_s), skips=rest | decision.skips)
     return Step(index=_again(sweep, left_s), skips=decision.skips)
@@ -98,14 +98,33 @@ def check_budget(spec: SweepSpec) -> None:
         )
 
 
+def budget_words(spec: SweepSpec) -> str:
+    """What the reason of every cell begins with that is left out for the budget."""
+    return f"budget of {span(spec.budget_s or 0.0)}"
+
+
 def used_up(spec: SweepSpec) -> str:
-    """Why cells are left out at the end of a budget."""
-    return f"budget of {span(spec.budget_s or 0.0)} used up"
+    """Why a cell is cut off, and others are left out, when the time is over."""
+    return f"{budget_words(spec)} used up"
+
+
+def no_room(sweep: StoredSweep, left_s: float) -> str:
+    """Why the cells that are open are left out with ``left_s`` to go."""
+    if left_s <= 0:
+        return used_up(sweep.spec)
+    kept = span(round(_reserve_s(sweep)))
+    to_confirm = f", {kept} of them to confirm the best" if _reserve_s(sweep) else ""
+    next_cell = span(round(cell_s(sweep)))
+    return (
+        f"{budget_words(sweep.spec)}: the next cell takes about {next_cell}, "
+        f"{span(round(left_s))} are left{to_confirm}"
+    )
 
 
 def span(seconds: float) -> str:
-    """A length of time as ``--budget`` takes it: 90s, 10m, 1h."""
-    for unit, letter in ((3600, "h"), (60, "m")):
-        if seconds >= unit and seconds % unit == 0:
-            return f"{seconds / unit:.0f}{letter}"
-    return f"{seconds:g}s"
+    """A length of time as ``--budget`` takes it: 90s, 10m, 1h30m."""
+    if seconds < 3600:
+        return f"{seconds / 60:.0f}m" if seconds >= 60 and seconds % 60 == 0 else f"{seconds:g}s"
+    minutes, rest = divmod(seconds, 60)
+    parts = ((minutes // 60, "h"), (minutes % 60, "m"), (rest, "s"))
+    return "".join(f"{number:g}{letter}" for number, letter in parts if number)

@@ -13,6 +13,7 @@ from lab_tui.sweep.plan import slots
 from lab_tui.sweep.runs import Figures, beyond, drift, figures, keeps, repeated, runs
 from lab_tui.sweep.space import label
 from lab_tui.sweep.verdict import UNSTABLE
+from lab_tui.words import plural
 
 OVER = (SweepStatus.DONE, SweepStatus.FAILED, SweepStatus.ABORTED)
 DRIFT_WORTH_SAYING = 0.01  # as a share of tok/s
@@ -56,8 +57,7 @@ def _passed_over(cells: Sequence[CellView], found: confirm.Known, best: int) -> 
     ]
     if not rates:
         return ""
-    many = "1 cell" if len(rates) == 1 else f"{len(rates)} cells"
-    return f"{many} made more, up to {max(rates):,.0f} tok/s, but unstable: no winner"
+    return f"{plural(len(rates), 'cell')} made more, up to {max(rates):,.0f} tok/s, but unstable: no winner"
 
 
 def _without_sound(cells: Sequence[CellView], slo: Slo) -> Amount:
@@ -136,9 +136,11 @@ def view(
 
 def closing_words(sweep: StoredSweep) -> str:
     """What a user must know of a sweep that is done, one line; "" when nothing."""
-    why = course.used_up(sweep.spec)
-    cut = sum(cell.status == CellStatus.SKIPPED and cell.reason == why for cell in sweep.cells)
-    budget = f"{why}: {cut} cells left out" if sweep.spec.budget_s is not None and cut else ""
+    out = [cell.reason for cell in sweep.cells if cell.status == CellStatus.SKIPPED]
+    cut = [reason for reason in out if reason.startswith(course.budget_words(sweep.spec))]
+    budget = (
+        f"{cut[0]}: {plural(len(cut), 'cell')} left out" if sweep.spec.budget_s is not None and cut else ""
+    )
     return "; ".join(filter(None, (amount(sweep.cells, sweep.spec.slo).remark, budget)))
 
 

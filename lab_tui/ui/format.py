@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from lab_tui.model import Best, Cell
+from lab_tui.words import plural as plural
 
 UNKNOWN = "-"
 NOT_AVAILABLE = "N/A"
@@ -127,8 +128,3 @@ def middle(text: str, width: int) -> str:
 def clip(text: str, width: int) -> str:
     """``text`` cut at its end to ``width`` characters."""
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…" * (width > 0)
-
-
-def plural(number: int, noun: str) -> str:
-    """``1 stream``, ``2 streams``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -208,7 +208,7 @@ def test_sweep_bad_input(lab: Lab) -> None:
         (("--preset", "nope"), "no preset nope"),
         (("--strategy", "nope"), "no strategy nope"),
         (("--slo-ttft-ms", "-1"), "--slo-ttft-ms is -1"),
-        (("--budget", "soon"), "--budget is 'soon': give a time such as 90s, 10m or 1h"),
+        (("--budget", "soon"), "--budget is 'soon': give a time such as 90s, 10m, 1h30m or 1.5h"),
         (("--budget", "0"), "--budget is '0'"),
         (("--budget", "5s"), "a budget of 5s is shorter than one cell"),
         (("--csv", "x.csv", "--detach"), "--csv does not go with --detach"),

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lab_tui.cli.sweep import budget_seconds
 from lab_tui.model import CellStatus, LabError, WindowSpec
 from lab_tui.store.store import StoredSweep
 from lab_tui.sweep import course, summary
@@ -29,7 +30,10 @@ def test_cells_that_do_not_fit_are_left_out_with_the_reason() -> None:
     assert course.following(sweep).index == 2
     late = course.following(msgspec.structs.replace(sweep, elapsed_s=91.0))
     assert late.index is None
-    assert late.skips == dict.fromkeys(range(2, 8), "budget of 100s used up")
+    why = "budget of 100s: the next cell takes about 10s, 9s are left"
+    assert late.skips == dict.fromkeys(range(2, 8), why)
+    over = course.following(msgspec.structs.replace(sweep, elapsed_s=100.0))
+    assert over.skips == dict.fromkeys(range(2, 8), "budget of 100s used up")
 
 
 def test_time_to_confirm_is_kept_and_used() -> None:
@@ -47,7 +51,10 @@ def test_time_to_confirm_is_kept_and_used() -> None:
     )
     over = msgspec.structs.replace(sweep, cells=skipped, elapsed_s=91.0)
     assert course.following(over) == course.Step(index=None)
-    assert summary.closing_words(over) == "budget of 100s used up: 6 cells left out"
+    assert summary.closing_words(over) == (
+        "budget of 100s: the next cell takes about 10s, 49s are left, 40s of them to confirm the best: "
+        "6 cells left out"
+    )
 
 
 def test_a_slow_first_cell_is_no_measure_of_the_rest() -> None:
@@ -75,7 +82,16 @@ def test_budgets_that_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "says"), [(90, "90s"), (600, "10m"), (3600, "1h"), (5400, "90m"), (7200, "2h"), (1.5, "1.5s")]
+    ("seconds", "says"),
+    [(90, "90s"), (600, "10m"), (3600, "1h"), (5400, "1h30m"), (3690, "1h1m30s"), (1.5, "1.5s")],
 )
 def test_spans(seconds: float, says: str) -> None:
     assert course.span(seconds) == says
+    assert budget_seconds(says) == seconds
+
+
+def test_budgets_as_they_are_typed() -> None:
+    assert [budget_seconds(text) for text in ("90", "1.5h", " 1H30M ", "2m30s")] == [90, 5400, 5400, 150]
+    for bad in ("", "soon", "0", "0m", "30m1h", "1h30", "-5m", "5 m", "1d"):
+        with pytest.raises(LabError, match="give a time such as 90s, 10m, 1h30m"):
+            budget_seconds(bad)
