@@ -381,6 +381,7 @@ class Measurement(Data, frozen=True, kw_only=True):
     elapsed_s: float  # length of the window
     requests: int | None  # finished inside the window; None as above
     concurrency: int
+    rate: float | None = None  # open loop: requests a second that came due; None: closed loop
     errors: int  # failed inside the window
     errors_by_kind: dict[str, int] = {}
     ttft_ms: Percentiles

@@ -191,8 +191,12 @@ def measurement_text(m: Measurement) -> str:
     """A measurement for a person."""
     interval = f" ± {m.throughput_ci95_tps:,.1f}" if m.throughput_ci95_tps is not None else ""
     stream = m.per_stream_tps
+    at = f"concurrency {m.concurrency}"
+    if m.rate is not None:
+        reached = number(m.requests_per_s, 2)
+        at = f"{m.rate:g} requests a second asked, {reached} reached, {m.concurrency} at once at most"
     lines = [
-        f"{m.throughput_tps:,.1f}{interval} tok/s at concurrency {m.concurrency}"
+        f"{m.throughput_tps:,.1f}{interval} tok/s at {at}"
         f"  ({m.total_tokens:,} tokens in {m.elapsed_s:.1f} s, closed by {m.window_closed_by or 'hand'})",
         f"per stream  p50 {number(stream.p50)}  p5 {number(stream.p5)} tok/s  {m.feels}".rstrip(),
     ]

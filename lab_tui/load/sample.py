@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lab_tui.load.plan import LoadPlan
 from lab_tui.load.probe import Found
 from lab_tui.load.record import CANCELLED, Record
 from lab_tui.load.tally import Answer
@@ -34,12 +35,17 @@ class Sample(Data, frozen=True, kw_only=True):
     ]  # those that ended well and at full length: not the shortened first ones of a stream
     paced: list[Answer]  # those whose pace is known; unfinished ones where none has finished
     first: list[Answer]  # those whose first token came inside the window
-    settled: list[Answer]  # and that were sent when the load stood
+    timed: list[Answer]  # those whose TTFT counts
     ratio: float  # true tokens per counted one
 
 
-def gathered(found: Found, record: Record, outcome: Outcome) -> Sample:
-    """The answers of a run, sorted by what they can tell."""
+def gathered(plan: LoadPlan, found: Found, record: Record, outcome: Outcome) -> Sample:
+    """The answers of a run, sorted by what they can tell.
+
+    TTFT is of answers whose first token came inside the window and that were sent when the load stood:
+    there are many more of those than of whole ones. In an open loop it is of the whole ones, as E2E is:
+    where requests wait ever longer, those that begin late are not to be held against those that end early.
+    """
     begin, end = outcome.opened, outcome.closed
     whole = [answer for answer in record.answers if not answer.kind]
     inside = [answer for answer in record.answers if begin <= answer.ended <= end]
@@ -67,7 +73,7 @@ def gathered(found: Found, record: Record, outcome: Outcome) -> Sample:
         finished=finished,
         paced=finished or running,
         first=first,
-        settled=settled or first,
+        timed=(finished if plan.workload.rate else settled) or first,
         ratio=ratio,
     )
 

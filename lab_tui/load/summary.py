@@ -36,7 +36,7 @@ def summarise(plan: LoadPlan, found: Found, record: Record, outcome: Outcome) ->
     """The Measurement of a finished run."""
     begin, end = outcome.opened, outcome.closed
     elapsed = end - begin
-    sample = gathered(found, record, outcome)
+    sample = gathered(plan, found, record, outcome)
     counted = _counted(record, outcome)
     tokens = counted * sample.ratio
     rates = [rate * sample.ratio for rate in record.rates_between(begin, end)]
@@ -66,9 +66,10 @@ def summarise(plan: LoadPlan, found: Found, record: Record, outcome: Outcome) ->
         elapsed_s=elapsed,
         requests=len(sample.ended),
         concurrency=plan.concurrency,
+        rate=plan.workload.rate,
         errors=len(sample.failed),
         errors_by_kind=dict(Counter(answer.kind for answer in sample.failed).most_common()),
-        ttft_ms=percentiles((since_ms(answer, answer.first)) for answer in sample.settled),
+        ttft_ms=percentiles((since_ms(answer, answer.first)) for answer in sample.timed),
         itl_ms=histogram_percentiles(record.itl_between(begin, end), 1000.0 / sample.ratio),
         tpot_ms=percentiles(pace * 1000 for pace in paces),
         e2e_ms=percentiles(since_ms(answer, answer.ended) for answer in sample.finished),

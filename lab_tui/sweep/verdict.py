@@ -19,6 +19,7 @@ GPU = "GPU saturated"
 CPU = "CPU saturated"
 SLOTS = "slots full"
 UNDER_LOADED = "under-loaded"
+BACKLOG = "backlog"
 UNCLEAR = "no clear limit"
 
 ERROR_SHARE = 0.01  # failed requests, as a share of all, from which a cell is failing
@@ -29,6 +30,7 @@ WIDE = 0.10  # half-width of the interval, as a share of tok/s
 CLIENT_PART = 0.25  # of the processor time in use: with less, it is not the client that fills a processor
 BUSY_PCT = 90.0  # utilisation that counts as full
 CAPPED_PCT = 90.0  # of the power cap: a card that draws so much has nothing left
+ALL_BUSY = 0.90  # of the slots, in the mean: more is as full as random arrivals make them
 WAITING_SHARE = 0.25  # of a request's life spent before its first token, with more streams than slots
 MEMORY_WORDS = ("out of memory", "failed to allocate", "unable to allocate", "cannot allocate memory")
 
@@ -141,10 +143,24 @@ def cpu_saturated(m: Measurement, c: Conditions) -> Reason:
 
 
 def under_loaded(m: Measurement, c: Conditions) -> Reason:
-    """Slots were left empty because there were fewer streams than slots."""
-    if c.slots_total is None or m.concurrency >= c.slots_total:
+    """Slots were left empty: fewer streams than slots, or an open loop that asks for less than there is."""
+    if c.slots_total is None or backlog(m, c):
+        return ()
+    if m.rate is not None:
+        busy = m.machine.slots_busy if m.machine else None
+        if busy is None or busy >= ALL_BUSY * c.slots_total:
+            return ()
+        said = f"{m.rate:g} requests a second keep {busy:.1f} of {c.slots_total} slots busy"
+        return (said, *_around(m, c))
+    if m.concurrency >= c.slots_total:
         return ()
     return (f"{m.concurrency} streams for {c.slots_total} slots", *_around(m, c))
+
+
+def backlog(m: Measurement, c: Conditions) -> Reason:
+    """Open loop: requests came due faster than the streams, that -c bounds, could take them up."""
+    waiting = tuple(flag for flag in m.flags if flag.startswith("backlog"))
+    return (*waiting, f"{m.concurrency} streams at most") if waiting else ()
 
 
 RULES: tuple[tuple[str, Rule], ...] = (
@@ -157,6 +173,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     (CPU, cpu_saturated),
     (UNDER_LOADED, under_loaded),
     (SLOTS, slots_full),
+    (BACKLOG, backlog),
     (GPU, gpu_saturated),
 )
 

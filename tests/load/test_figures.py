@@ -178,6 +178,8 @@ async def test_open_loop_is_timed_from_the_due_moment(paced: str) -> None:
     assert m.requests_per_s == pytest.approx(4, rel=0.3)  # half a second each, two at once
     assert m.ttft_ms.p95 is not None and m.ttft_ms.p95 > 300
     assert flagged(m, "backlog")
+    assert m.rate == 8.0
+    assert m.e2e_ms.p50 is not None and m.ttft_ms.p50 is not None and m.ttft_ms.p50 < m.e2e_ms.p50
 
 
 async def test_views_come_at_least_five_times_a_second(paced: str) -> None:

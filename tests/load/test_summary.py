@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from lab_tui.load.plan import LoadPlan, Target
 from lab_tui.load.probe import Found
 from lab_tui.load.record import Record
@@ -67,6 +69,15 @@ def test_errors_are_counted_where_requests_are() -> None:
     assert flags(m, "errors") == [
         "errors: 1 of 101 requests, most often cut mid-stream (1); 5 more outside the window"
     ]
+
+
+def test_no_first_token_of_an_open_loop_comes_after_the_end() -> None:
+    """Requests wait ever longer: the first token that comes last is of one that has not ended."""
+    due = [answer(8.0, 10.5, 11.0), answer(8.5, 11.5, 12.0), answer(9.0, 19.9, 25.0, kind="cancelled")]
+    m = measured(*due, rate=2.0)
+    assert m.rate == 2.0
+    assert (m.ttft_ms.p99, m.e2e_ms.p50) == (2995.0, 3250.0)
+    assert measured(*due).ttft_ms.p99 == pytest.approx(10_742)  # a closed loop counts every first token
 
 
 def test_a_pace_that_cannot_be_timed_is_not_given() -> None:

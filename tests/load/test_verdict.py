@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lab_tui.model import ClientCost, Measurement, Percentiles, StreamRate, TokenCounts
+from lab_tui.model import ClientCost, MachineLoad, Measurement, Percentiles, StreamRate, TokenCounts
 from lab_tui.sweep import verdict
 from lab_tui.sweep.verdict import Conditions, judge
 
@@ -33,6 +33,7 @@ def measured(**changes: Any) -> Measurement:
     return Measurement(**(fields | changes))
 
 
+BACKLOG = "backlog: 11 requests that were due had no free stream when the window closed"
 CASES: dict[str, tuple[Measurement, Conditions, str, str]] = {
     "errors": (
         measured(errors=5, errors_by_kind={"HTTP 500": 5}),
@@ -113,6 +114,24 @@ CASES: dict[str, tuple[Measurement, Conditions, str, str]] = {
         Conditions(slots_total=64, gpu_util_pct=98.0),
         verdict.UNDER_LOADED,
         "16 streams for 64 slots",
+    ),
+    "an open loop that is kept up with": (
+        measured(concurrency=64, rate=8.0, machine=MachineLoad(slots_busy=2.5)),
+        Conditions(slots_total=16, cpu_pct=40.0),
+        verdict.UNDER_LOADED,
+        "8 requests a second keep 2.5 of 16 slots busy",
+    ),
+    "fewer streams than slots, and a backlog": (
+        measured(rate=8.0, flags=(BACKLOG,), machine=MachineLoad(slots_busy=15.9)),
+        Conditions(slots_total=64),
+        verdict.BACKLOG,
+        "16 streams at most",
+    ),
+    "a backlog before full slots": (
+        measured(rate=8.0, flags=(BACKLOG,), ttft_ms=Percentiles(p50=1000.0)),
+        Conditions(slots_total=8),
+        verdict.SLOTS,
+        "16 streams for 8 slots",
     ),
     "nothing known": (measured(), Conditions(), verdict.UNCLEAR, ""),
     "nothing stands out": (
