@@ -61,6 +61,7 @@ class Settings(Data, frozen=True, kw_only=True, forbid_unknown_fields=True):
     serve: ServeSettings = ServeSettings()
     engine: EngineSettings = EngineSettings()
     ui: UiSettings = UiSettings()
+    keys: dict[str, Any] = msgspec.field(default_factory=dict)  # action: key or keys; the screen checks them
 
 
 # llama-throughput-lab's variables and the setting each one stands for.

@@ -6,7 +6,7 @@ app (``act_start_all`` for ``start_all``). A name such as ``pane.3`` calls ``act
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from textual.binding import Binding
@@ -57,16 +57,16 @@ ACTIONS: tuple[Action, ...] = (
     Action("faster", "plus,equals_sign", "+ -", "tick", "Refresh more (+) or less (-) often"),
     Action("slower", "minus", "-", "slower", ""),
     Action("freeze", "space", "space", "freeze", "Freeze the figures, and go on"),
-    Action("pane.1", "1", "1-5", "panes", "Go to a pane by its number (Tab: the next one)"),
+    Action("pane.1", "1", "1-5", "panes", "Go to a pane by its number"),
     Action("pane.2", "2", "2", "pane 2", ""),
     Action("pane.3", "3", "3", "pane 3", ""),
     Action("pane.4", "4", "4", "pane 4", ""),
     Action("pane.5", "5", "5", "pane 5", ""),
-    Action("next_pane", "tab", "tab", "next pane", ""),
-    Action("previous_pane", "shift+tab", "shift+tab", "previous pane", ""),
+    Action("next_pane", "tab", "tab", "next pane", "Go to the next pane"),
+    Action("previous_pane", "shift+tab", "shift+tab", "previous pane", "Go to the pane before"),
     Action("engine", "e", "e", "engine", "Start the engine when it is gone"),
     Action("back", "escape", "esc", "back", "Leave filter, zoom or this screen"),
-    Action("palette", "colon", ":", "palette", "Find an action by its name (also ctrl+p)"),
+    Action("palette", "colon", ":", "palette", "Find an action by its name"),
     Action("quit", "q", "q", "detach", "Leave the screen; everything goes on in the engine"),
     Action("help", "question_mark", "?", "help", "Show every key"),
 )
@@ -90,20 +90,48 @@ CHANGES = frozenset(
 
 BY_NAME = {action.name: action for action in ACTIONS}
 
-# Textual's own focus chain would take these before a screen sees them.
-_FIRST = ("tab", "shift+tab")
+
+class Move(NamedTuple):
+    """Keys that are the same on every screen and cannot be mapped: Textual's, and those of lists and logs."""
+
+    keys: str
+    shown: str
+    help: str
+
+
+MOVES: tuple[Move, ...] = (
+    Move("up,k,down,j", "↑ ↓ k j", "Select, or scroll"),
+    Move("pageup,pagedown", "pgup pgdn", "Scroll by a page"),
+    Move("home,g,end,G", "g G", "The first, the last (also home, end)"),
+    Move("left,right", "← →", "Sideways through a log"),
+    Move("f", "f", "Follow the log again after scrolling"),
+    Move("ctrl+p", "ctrl+p", "Find an action by its name"),
+    Move("ctrl+q", "ctrl+q", "Leave at once; everything goes on"),
+    Move("ctrl+c", "ctrl+c", "Copy what the mouse has marked"),
+)
+
+_registry: list[Action] = list(ACTIONS)
+
+
+def use(registry: Iterable[Action]) -> None:
+    """Show keys as ``registry`` maps them from now on (see ``keymap``): there is one screen a process."""
+    _registry[:] = registry
 
 
 def here(scope: str) -> Iterator[Action]:
-    """The actions of one screen, in the order of the registry."""
-    return (action for action in ACTIONS if scope in action.scopes)
+    """The actions of one screen, in the order of the registry, with the keys they are mapped to."""
+    return (action for action in tuple(_registry) if scope in action.scopes)
+
+
+def key(name: str) -> str:
+    """The key of an action as people write it, for hints such as ``Press u``."""
+    return next(action.shown for action in _registry if action.name == name)
 
 
 def bindings(scope: str) -> list[Binding]:
-    """Textual's bindings for one screen."""
+    """Textual's bindings for one screen. Their ids let ``App.set_keymap`` put them on other keys."""
     return [
-        Binding(
-            action.keys, f"act('{action.name}')", action.label, show=False, priority=action.keys in _FIRST
-        )
-        for action in here(scope)
+        Binding(action.keys, f"act('{action.name}')", action.label, show=False, id=action.name)
+        for action in ACTIONS
+        if scope in action.scopes
     ]

@@ -19,8 +19,8 @@ from lab_tui import paths
 from lab_tui.client import EngineClient, ensure_engine
 from lab_tui.config import Settings
 from lab_tui.model import History, InstanceState, LabError, Snapshot
+from lab_tui.ui import actions, keymap, theme
 from lab_tui.ui import link as lines
-from lab_tui.ui import theme
 from lab_tui.ui.leaving import leave_when_told
 from lab_tui.ui.palette import LabCommands
 from lab_tui.ui.screens.base import LabScreen
@@ -60,6 +60,9 @@ class LabApp(App[int]):
             known = ", ".join(sorted(self.available_themes))
             raise LabError(f"ui.theme: no theme is named {wanted}", f"one of {known}")
         self.theme = wanted
+        registry = keymap.mapped(settings.keys)
+        actions.use(registry)
+        self.set_keymap({action.name: action.keys for action in set(registry) - set(actions.ACTIONS)})
 
     def get_default_screen(self) -> Screen[None]:
         """The overview."""

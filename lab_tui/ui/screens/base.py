@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widget import Widget
@@ -33,9 +33,13 @@ class FilterInput(Input):
     """The line in which a filter is typed."""
 
 
-class LabScreen(Screen[None]):
-    """A screen of numbered panes. Subclasses say which, and what to draw in them."""
+class LabScreen(Screen[None], inherit_bindings=False):
+    """A screen of numbered panes. Subclasses say which, and what to draw in them.
 
+    Of Textual's own keys for a screen only the copying of marked text is kept: tab is in the registry.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c,super+c", "screen.copy_text", show=False)]
     SCOPE: ClassVar[str] = ""
     FIRST_PANE: ClassVar[int] = 1  # has the focus at first
 

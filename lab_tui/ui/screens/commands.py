@@ -10,6 +10,7 @@ from textual import work
 
 from lab_tui.model import FleetSpec, InstanceState, InstanceView, LabError, SweepStatus, SweepView
 from lab_tui.ui import format as fmt
+from lab_tui.ui.actions import key
 from lab_tui.ui.screens.base import LabScreen
 from lab_tui.ui.screens.dialogs import ASLEEP, ConfirmDialog, streams_on
 
@@ -68,7 +69,7 @@ class FleetCommands(LabScreen):
     def _instance(self) -> InstanceView | None:
         view = self.selected_instance()
         if view is None:
-            self.status.say("no instance is selected: u starts a fleet", False)
+            self.status.say(f"no instance is selected: {key('up')} starts a fleet", False)
         return view
 
     def _ask_instance(self, view: InstanceView, verb: str, title: str) -> None:

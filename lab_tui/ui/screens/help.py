@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from lab_tui.ui.actions import here
+from lab_tui.ui.actions import MOVES, here
 from lab_tui.ui.theme import ACCENT, CELL, INSTANCE, MUTED, STRONG, SWEEP
 
 
@@ -39,13 +39,7 @@ def help_text(scope: str) -> Content:
         for action in here(scope)
         if action.help
     ]
-    lines.append(
-        Content.assemble(("    ↑ ↓", f"{ACCENT} bold"), "  Select or scroll (also j k, g G, page keys)")
-    )
-    lines.append(
-        Content.assemble(("      f", f"{ACCENT} bold"), "  Follow the log again after scrolling (also end)")
-    )
-    lines.append(Content.assemble((" ctrl+q", f"{ACCENT} bold"), "  Leave at once; everything goes on"))
+    lines += [Content.assemble((f"{move.shown:>7}", f"{ACCENT} bold"), f"  {move.help}") for move in MOVES]
     for title, looks in (("Instances", INSTANCE), ("Sweeps", SWEEP), ("Cells", CELL)):
         signs = [Content.assemble((f"{look.glyph} {look.word}", look.style), "  ") for look in looks.values()]
         lines += [Content(), Content.styled(title, STRONG), Content("").join(signs)]

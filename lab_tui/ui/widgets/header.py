@@ -9,6 +9,7 @@ from textual.widgets import Static
 
 from lab_tui.model import FrontState, InstanceState, Snapshot
 from lab_tui.ui import format as fmt
+from lab_tui.ui.actions import key
 from lab_tui.ui.link import Link
 from lab_tui.ui.panes.queue import done
 from lab_tui.ui.theme import ACCENT, BAD, FRONT, GOOD, MUTED, STRONG, WARN
@@ -50,7 +51,9 @@ def compose_header(
         parts.append((f"  {snapshot.host.name}", STRONG))
     alerts = _alerts(link, snapshot, tick_s, frozen, read_only, arrived)
     facts = _facts(snapshot, width) if snapshot is not None else []
-    right: list[Part] = [(f"tick {fmt.interval(tick_s)}", MUTED), ("  ? help", MUTED)] if width >= 60 else []
+    right: list[Part] = (
+        [(f"tick {fmt.interval(tick_s)}", MUTED), (f"  {key('help')} help", MUTED)] if width >= 60 else []
+    )
     used = sum(len(text) for text, _ in (*parts, *right)) + 1
     for text, style in (*alerts, *facts):
         if used + len(text) + 2 > width:
@@ -73,7 +76,7 @@ def _alerts(
     elif snapshot is not None and (age := time.monotonic() - arrived) > max(fmt.STALE_AFTER_S, 3 * tick_s):
         alerts.append((f"◌ stale {fmt.duration(age)}", f"{WARN} bold"))
     if frozen:
-        alerts.append(("‖ FROZEN, space goes on", f"{WARN} bold"))
+        alerts.append((f"‖ FROZEN, {key('freeze')} goes on", f"{WARN} bold"))
     if read_only:
         alerts.append(("read-only", WARN))
     return alerts
