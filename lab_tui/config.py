@@ -53,6 +53,7 @@ class UiSettings(Data, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tick_s: Annotated[float, Meta(ge=0.1, le=86400)] = 1.0  # how often figures move
     theme: str = "textual-dark"
     mouse: bool = True
+    ascii: bool | None = None  # nothing outside ASCII; None: where the locale is not UTF-8
 
 
 class Settings(Data, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,6 +161,15 @@ def _own(environ: Mapping[str, str]) -> Variables:
             if variable.startswith(prefix):
                 found[variable] = (section, variable.removeprefix(prefix).lower())
     return found
+
+
+def for_screen(settings: Settings, *, mouse: bool | None = None, ascii: bool | None = None) -> Settings:
+    """The settings with the flags of the screen laid over them; None is a flag that was not given."""
+    ui = settings.ui
+    changed = msgspec.structs.replace(
+        ui, mouse=ui.mouse if mouse is None else mouse, ascii=ui.ascii if ascii is None else ascii
+    )
+    return msgspec.structs.replace(settings, ui=changed)
 
 
 def llama_cpp_dir() -> str:

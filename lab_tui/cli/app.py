@@ -38,14 +38,19 @@ def screen(
     context: typer.Context,
     demo: Annotated[bool, typer.Option("--demo", help="Start two instances and a quick sweep.")] = False,
     read_only: Annotated[bool, typer.Option("--read-only", help="Look, change nothing.")] = False,
+    no_mouse: Annotated[bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")] = False,
+    ascii: Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters alone.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """The screen: instances, throughput, GPUs, the sweep queue and logs, live."""
     if context.invoked_subcommand is not None:
-        if demo or read_only:
-            raise LabError("--demo and --read-only are for the screen", "leave them out, or the command")
+        if demo or read_only or no_mouse or ascii:
+            raise LabError(
+                "--demo, --read-only, --no-mouse and --ascii are for the screen",
+                "leave them out, or the command",
+            )
         return
     streams = (sys.stdin, sys.stdout, sys.stderr)
     if os.environ.get("TERM", "") in ("", "dumb") or not all(stream.isatty() for stream in streams):
@@ -53,7 +58,7 @@ def screen(
     from lab_tui import config
     from lab_tui.client import ensure_engine
 
-    settings = config.load()
+    settings = config.for_screen(config.load(), mouse=False if no_mouse else None, ascii=ascii or None)
     run(ensure_engine())
     if demo:
         run(sweep.demo(settings))

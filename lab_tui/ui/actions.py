@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from textual.binding import Binding
+from textual.style import Style
 
 OVERVIEW, INSTANCE, SWEEP = "overview", "instance", "sweep"
 EVERYWHERE = (OVERVIEW, INSTANCE, SWEEP)
@@ -57,6 +58,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("faster", "plus,equals_sign", "+ -", "tick", "Refresh more (+) or less (-) often"),
     Action("slower", "minus", "-", "slower", ""),
     Action("freeze", "space", "space", "freeze", "Freeze the figures, and go on"),
+    Action("mouse", "m", "m", "mouse", "Leave the mouse to the terminal, to select text, or take it again"),
     Action("pane.1", "1", "1-5", "panes", "Go to a pane by its number"),
     Action("pane.2", "2", "2", "pane 2", ""),
     Action("pane.3", "3", "3", "pane 3", ""),
@@ -126,6 +128,11 @@ def here(scope: str) -> Iterator[Action]:
 def key(name: str) -> str:
     """The key of an action as people write it, for hints such as ``Press u``."""
     return next(action.shown for action in _registry if action.name == name)
+
+
+def click(name: str) -> Style:
+    """What makes words on the screen do an action when they are clicked."""
+    return Style.from_meta({"@click": f"screen.act('{name}')"})
 
 
 def bindings(scope: str) -> list[Binding]:

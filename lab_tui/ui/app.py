@@ -21,6 +21,7 @@ from lab_tui.config import Settings
 from lab_tui.model import History, InstanceState, LabError, Snapshot
 from lab_tui.ui import actions, keymap, theme
 from lab_tui.ui import link as lines
+from lab_tui.ui.glyphs import speaks_utf8
 from lab_tui.ui.leaving import leave_when_told
 from lab_tui.ui.palette import LabCommands
 from lab_tui.ui.screens.base import LabScreen
@@ -28,6 +29,7 @@ from lab_tui.ui.screens.dialogs import QuitDialog
 from lab_tui.ui.screens.help import HelpScreen
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.series import Series
+from lab_tui.ui.terminal import Terminal
 
 TICKS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 SHEETS = ("tokens", "overview", "instance", "sweep", "forms", "dialogs")
@@ -46,13 +48,16 @@ class LabApp(App[int]):
     link: reactive[lines.Link] = reactive(lines.connecting, init=False, repaint=False)
 
     def __init__(self, settings: Settings, client: EngineClient, *, read_only: bool = False) -> None:
-        super().__init__()
+        super().__init__(driver_class=Terminal)
         self.settings = settings
         self.client = client
         self.read_only = read_only
         self.series = Series()
         self.tick_s = settings.ui.tick_s
         self.frozen = False
+        self.mouse = settings.ui.mouse
+        self.ascii = not speaks_utf8(os.environ) if settings.ui.ascii is None else settings.ui.ascii
+        self.terminal: Terminal | None = None  # none in tests that have no terminal
         self.arrived = time.monotonic()  # when the shown snapshot came
         self.latest: Snapshot | None = None  # what came last, shown or not
         wanted = theme.pick(settings.ui.theme, os.environ)
@@ -147,6 +152,15 @@ class LabApp(App[int]):
             self.snapshot = self.latest
         self._redraw()
 
+    def act_mouse(self) -> None:
+        """Let go of the mouse, so that the terminal can select text with it, or take it again."""
+        self.mouse = not self.mouse
+        if self.terminal is not None:
+            self.terminal.follow_mouse()
+        if isinstance(self.screen, LabScreen):
+            off = f"mouse off: it selects text in the terminal; {actions.key('mouse')} switches it on again"
+            self.screen.status.say("mouse on" if self.mouse else off)
+
     def _redraw(self) -> None:
         if isinstance(self.screen, LabScreen):
             self.screen.redraw()
@@ -194,5 +208,5 @@ async def _run(settings: Settings, read_only: bool) -> int:
     async with EngineClient() as client:
         app = LabApp(settings, client, read_only=read_only)
         leave_when_told(asyncio.get_running_loop(), lambda: app.exit(0))
-        await app.run_async(mouse=settings.ui.mouse)
+        await app.run_async()
         return app.return_code or 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 import lab_tui.ui.app as app
-from lab_tui.config import Settings
+from lab_tui.config import load
 from tests.ui.fake import FakeClient
 
 if __name__ == "__main__":
     setattr(app, "EngineClient", FakeClient)  # noqa: B010 (an assignment would be one of types)
-    sys.exit(app.run(Settings()))
+    sys.exit(app.run(load()))

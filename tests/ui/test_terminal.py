@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from lab_tui.ui.terminal import MOUSE_OFF, MOUSE_ON
+
 ROOT = Path(__file__).parents[2]
 ALTERNATE, RESTORED = b"\x1b[?1049h", b"\x1b[?1049l"
 
@@ -23,12 +25,12 @@ ALTERNATE, RESTORED = b"\x1b[?1049h", b"\x1b[?1049l"
 class Terminal:
     """A child on a pseudo terminal, and what it wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self, **env: str) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(ROOT)
             termios.tcsetwinsize(0, (24, 80))
-            os.environ |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+            os.environ |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)} | env
             os.execv(sys.executable, [sys.executable, "-m", "tests.ui.screen_of_a_fake"])
         self.written = b""
 
@@ -44,6 +46,9 @@ class Terminal:
 
     def shows(self, text: str) -> None:
         self.read_until(lambda: text.encode() in self.written)
+
+    def press(self, key: str) -> None:
+        os.write(self.fd, key.encode())
 
     def code(self) -> int:
         """Wait for the end and give the exit code."""
@@ -76,6 +81,31 @@ def test_keys_leave(terminal: Terminal, keys: bytes) -> None:
             terminal.shows("Detach, all goes on")
     assert terminal.code() == 0, terminal.written[-3000:].decode(errors="replace")
     assert RESTORED in terminal.written
+
+
+def test_the_mouse_is_let_go_of_and_taken_again(terminal: Terminal) -> None:
+    terminal.shows("412.7")
+    assert MOUSE_OFF.encode() not in terminal.written
+    terminal.press("m")
+    terminal.shows(MOUSE_OFF)
+    terminal.shows("mouse off")
+    terminal.press("m")
+    terminal.shows(MOUSE_ON)
+    terminal.press("\x11")
+    assert terminal.code() == 0
+    assert terminal.written.rindex(b"?1003l") > terminal.written.rindex(b"?1003h")
+
+
+def test_ascii_without_mouse_where_the_settings_say_so() -> None:
+    held = Terminal(LAB_TUI_UI_MOUSE="false", LAB_TUI_UI_ASCII="true")
+    held.shows("412.7")
+    assert held.written.rindex(b"?1003l") > held.written.rindex(b"?1003h")
+    held.press("?")
+    held.shows("Instances")
+    held.press("\x11")
+    assert held.code() == 0
+    assert held.written.isascii(), held.written
+    os.close(held.fd)
 
 
 @contextmanager

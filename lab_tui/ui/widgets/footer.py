@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from textual.content import Content
-from textual.style import Style
 from textual.widgets import Static
 
 from lab_tui.ui import format as fmt
-from lab_tui.ui.actions import Action
+from lab_tui.ui.actions import Action, click
 from lab_tui.ui.theme import ACCENT, BAD, GOOD, MUTED, WARN
 
 LAST = ("back", "quit", "help")  # always shown, at the end
@@ -32,7 +31,7 @@ class FooterKeys(Static):
         parts: list[Content] = []
         for action, label in chosen:
             text = Content.assemble((f" {action.shown}", f"{ACCENT} bold"), f" {label} ")
-            parts.append(text.stylize(Style.from_meta({"@click": f"screen.act('{action.name}')"})))
+            parts.append(text.stylize(click(action.name)))
         self.update(Content("").join(parts), layout=False)
 
 
