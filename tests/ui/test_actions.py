@@ -15,6 +15,7 @@ from lab_tui.ui.screens.new_sweep import NewSweepForm
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.screens.sweep import CellScreen, SweepScreen
 from lab_tui.ui.screens.up import UpForm
+from lab_tui.ui.widgets.header import HeaderLine
 from tests.ui.fake import FLEET, FakeClient, empty, snapshot, sweep_view
 from tests.ui.helpers import Lab, lab, until
 
@@ -304,6 +305,21 @@ async def test_the_footer_can_be_clicked() -> None:
         footer = str(shown.overview.query_one("#footer").render())
         await shown.pilot.click("#footer", offset=(footer.index("new sweep"), 0))
         await shown.on(NewSweepForm)
+
+
+async def test_header_and_frames_can_be_clicked() -> None:
+    async with lab(size=(120, 40)) as shown:
+        words = shown.overview.query_one(HeaderLine).plain
+        await shown.pilot.click("#header", offset=(words.index("tick"), 0))
+        await until(lambda: shown.app.tick_s == 0.5)
+        await shown.pilot.click("#header", offset=(words.index("sweep 41"), 0))
+        await until(lambda: shown.overview.focused_pane().number == 4)
+        await shown.pilot.click("#pane-3", offset=(5, 0))
+        await until(lambda: shown.overview.focused_pane().number == 3)
+        await shown.pilot.click("#pane-3", offset=(5, 0), times=2)
+        await until(lambda: shown.overview.zoomed)
+        await shown.pilot.click("#header", offset=(words.index("? help"), 0))
+        await shown.on(HelpScreen)
 
 
 async def test_help() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from textual import events
 from textual.content import Content
+from textual.style import Style
 from textual.widgets import Static
 
 from lab_tui.model import FrontState, InstanceState, Snapshot
@@ -14,7 +18,18 @@ from lab_tui.ui.link import Link
 from lab_tui.ui.panes.queue import done
 from lab_tui.ui.theme import ACCENT, BAD, FRONT, GOOD, MUTED, STRONG, WARN
 
-Part = tuple[str, str]
+
+class Part(NamedTuple):
+    """Words, how they look, and the action that a click on them stands for."""
+
+    text: str
+    style: str
+    action: str = ""
+
+    def content(self) -> Content:
+        """The words, ready to be shown and clicked."""
+        text = Content.styled(self.text, self.style)
+        return text.stylize(Style.from_meta({"action": self.action})) if self.action else text
 
 
 class HeaderLine(Static):
@@ -29,6 +44,12 @@ class HeaderLine(Static):
         if not content.is_same(self._shown):
             self._shown = content
             self.update(content, layout=False)
+
+    async def on_click(self, event: events.Click) -> None:
+        """Words that stand for an action do it. (Links would lose their own colours.)"""
+        action = event.style.meta.get("action")
+        if action:
+            await self.run_action(f"screen.act('{action}')")
 
     @property
     def plain(self) -> str:
@@ -46,22 +67,27 @@ def compose_header(
     arrived: float,
 ) -> Content:
     """The header in ``width`` cells; ``arrived`` is when the snapshot came, by the monotonic clock."""
-    parts: list[Part] = [(" lab-tui", f"{STRONG} {ACCENT}")]
+    parts = [Part(" lab-tui", f"{STRONG} {ACCENT}")]
     if snapshot is not None:
-        parts.append((f"  {snapshot.host.name}", STRONG))
+        parts.append(Part(f"  {snapshot.host.name}", STRONG))
     alerts = _alerts(link, snapshot, tick_s, frozen, read_only, arrived)
     facts = _facts(snapshot, width) if snapshot is not None else []
-    right: list[Part] = (
-        [(f"tick {fmt.interval(tick_s)}", MUTED), (f"  {key('help')} help", MUTED)] if width >= 60 else []
-    )
-    used = sum(len(text) for text, _ in (*parts, *right)) + 1
-    for text, style in (*alerts, *facts):
-        if used + len(text) + 2 > width:
+    right: list[Part] = []
+    if width >= 60:
+        right.append(Part(f"tick {fmt.interval(tick_s)}", MUTED, "faster"))
+        right.append(Part(f"  {key('help')} help", MUTED, "help"))
+    used = _length(parts) + _length(right) + 1
+    for part in (*alerts, *facts):
+        if used + len(part.text) + 2 > width:
             break
-        parts.append((f"  {text}", style))
-        used += len(text) + 2
-    gap = width - sum(len(text) for text, _ in (*parts, *right)) - 1
-    return Content.assemble(*parts, " " * max(gap, 1), *right).truncate(width)
+        parts += [Part("  ", ""), part]
+        used += len(part.text) + 2
+    parts.append(Part(" " * max(width - _length(parts) - _length(right) - 1, 1), ""))
+    return Content("").join(part.content() for part in (*parts, *right)).truncate(width)
+
+
+def _length(parts: Sequence[Part]) -> int:
+    return sum(len(part.text) for part in parts)
 
 
 def _alerts(
@@ -72,13 +98,13 @@ def _alerts(
     if not link.connected:
         since = fmt.duration(time.monotonic() - link.since)
         word = "no engine" if snapshot is None else "engine gone"
-        alerts.append((f"✖ {word} {since}, retrying", f"{BAD} bold"))
+        alerts.append(Part(f"✖ {word} {since}, retrying", f"{BAD} bold", "engine"))
     elif snapshot is not None and (age := time.monotonic() - arrived) > max(fmt.STALE_AFTER_S, 3 * tick_s):
-        alerts.append((f"◌ stale {fmt.duration(age)}", f"{WARN} bold"))
+        alerts.append(Part(f"◌ stale {fmt.duration(age)}", f"{WARN} bold"))
     if frozen:
-        alerts.append((f"‖ FROZEN, {key('freeze')} goes on", f"{WARN} bold"))
+        alerts.append(Part(f"‖ FROZEN, {key('freeze')} goes on", f"{WARN} bold", "freeze"))
     if read_only:
-        alerts.append(("read-only", WARN))
+        alerts.append(Part("read-only", WARN))
     return alerts
 
 
@@ -89,15 +115,15 @@ def _facts(snapshot: Snapshot, width: int) -> list[Part]:
         facts.append(_front(snapshot))
     if snapshot.fleet is not None:
         room = 40 if width >= 140 else 22 if width >= 100 else 14
-        facts.append((f"model {fmt.middle(fmt.model_name(snapshot.fleet.model), room)}", ""))
+        facts.append(Part(f"model {fmt.middle(fmt.model_name(snapshot.fleet.model), room)}", "", "pane.1"))
     if width >= 60:
         facts.append(_front(snapshot))
     if snapshot.sweep is not None:
         tried, total = done(snapshot.sweep), snapshot.sweep.cells_total
-        facts.append((f"▶ sweep {tried}/{total}", GOOD))
+        facts.append(Part(f"▶ sweep {tried}/{total}", GOOD, "pane.4"))
     elif snapshot.queue_paused:
-        facts.append(("‖ queue paused", WARN))
-    facts += [(notice, WARN) for notice in notices(snapshot)]
+        facts.append(Part("‖ queue paused", WARN, "pane.4"))
+    facts += [Part(notice, WARN) for notice in notices(snapshot)]
     return facts
 
 
@@ -115,10 +141,10 @@ def _front(snapshot: Snapshot) -> Part:
     front = snapshot.front
     total = len(snapshot.instances)
     if front.state is FrontState.STOPPED and not total:
-        return "no fleet", MUTED
+        return Part("no fleet", MUTED, "pane.1")
     look = FRONT[front.state]
     ready = sum(view.state is InstanceState.READY for view in snapshot.instances)
     port = f" :{snapshot.fleet.front_port}" if snapshot.fleet is not None else ""
     style = look.style if ready == total or front.state is not FrontState.READY else WARN
     reason = f" ({front.reason})" if front.reason else ""
-    return f"front{port} {look.glyph} {look.word}{reason} {ready}/{total}", style
+    return Part(f"front{port} {look.glyph} {look.word}{reason} {ready}/{total}", style, "pane.1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
@@ -30,6 +31,13 @@ class Pane(Vertical):
         title = Content(text).markup
         if title != self.border_title:
             self.border_title = title
+
+    async def on_click(self, event: events.Click) -> None:
+        """A click on the frame goes to the pane, two zoom it."""
+        if event.widget is self:
+            self.enter()
+            if event.chain == 2:
+                await self.run_action("screen.act('zoom')")
 
     def enter(self) -> None:
         """Give the pane the focus at once: the next key may be for it already."""
