@@ -59,6 +59,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("slower", "minus", "-", "slower", ""),
     Action("freeze", "space", "space", "freeze", "Freeze the figures, and go on"),
     Action("mouse", "m", "m", "mouse", "Leave the mouse to the terminal, to select text, or take it again"),
+    Action("theme", "T", "T", "theme", "Choose other colours"),
     Action("pane.1", "1", "1-5", "panes", "Go to a pane by its number"),
     Action("pane.2", "2", "2", "pane 2", ""),
     Action("pane.3", "3", "3", "pane 3", ""),

@@ -14,6 +14,7 @@ from textual.app import App
 from textual.geometry import Size
 from textual.reactive import reactive
 from textual.screen import Screen
+from textual.theme import Theme
 
 from lab_tui import paths
 from lab_tui.client import EngineClient, ensure_engine
@@ -48,7 +49,8 @@ class LabApp(App[int]):
     link: reactive[lines.Link] = reactive(lines.connecting, init=False, repaint=False)
 
     def __init__(self, settings: Settings, client: EngineClient, *, read_only: bool = False) -> None:
-        super().__init__(driver_class=Terminal)
+        # Textual turns colours into greys where none are wanted, unless it leaves them to the terminal.
+        super().__init__(driver_class=Terminal, ansi_color="NO_COLOR" in os.environ or None)
         self.settings = settings
         self.client = client
         self.read_only = read_only
@@ -60,6 +62,7 @@ class LabApp(App[int]):
         self.terminal: Terminal | None = None  # none in tests that have no terminal
         self.arrived = time.monotonic()  # when the shown snapshot came
         self.latest: Snapshot | None = None  # what came last, shown or not
+        self.register_theme(theme.SAFE)
         wanted = theme.pick(settings.ui.theme, os.environ)
         if wanted not in self.available_themes:
             known = ", ".join(sorted(self.available_themes))
@@ -76,8 +79,13 @@ class LabApp(App[int]):
     def on_mount(self) -> None:
         """Listen to the engine for as long as the app lives."""
         self.listen()
+        self.theme_changed_signal.subscribe(self, self.say_theme)
         if not self.is_headless:
             self.set_interval(1.0, self.fit)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Colours of our own, for style sheets and styles."""
+        return theme.heat_scale(self.current_theme.dark)
 
     def fit(self) -> None:
         """Notice a resize that no signal told of, as on a terminal that is not the controlling one."""
@@ -151,6 +159,19 @@ class LabApp(App[int]):
             self.arrived = time.monotonic()
             self.snapshot = self.latest
         self._redraw()
+
+    def act_theme(self) -> None:
+        """Choose other colours, by name."""
+        self.search_themes()
+
+    def say_theme(self, chosen: Theme) -> None:
+        """Tell how a theme is kept."""
+        for screen in self.screen_stack:
+            if isinstance(screen, LabScreen):
+                screen.status.say(
+                    f'theme {chosen.name}; it stays with theme = "{chosen.name}" under [ui] in'
+                    f" {paths.config_file().name}"
+                )
 
     def act_mouse(self) -> None:
         """Let go of the mouse, so that the terminal can select text with it, or take it again."""

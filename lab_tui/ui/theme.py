@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from textual.color import Color, Lab, lab_to_rgb, rgb_to_lab
+from textual.theme import Theme
+
 from lab_tui.model import CellStatus, FrontState, InstanceState, SweepStatus
 
 GOOD = "$text-success"
@@ -18,7 +21,33 @@ MUTED = "dim"
 STRONG = "bold"
 
 DEFAULT_THEME = "textual-dark"
-PLAIN_THEME = "ansi-dark"  # for terminals of 16 colours: their own palette
+PLAIN_THEME = "ansi-dark"  # for terminals of 16 colours, and of none: their own palette
+
+# Good is blue, a warning yellow, bad vermilion: Okabe and Ito's colours that people of every colour vision
+# tell apart (https://jfly.uni-koeln.de/color/). Text has them pure; Textual would mix it with white.
+SAFE = Theme(
+    name="lab-safe",
+    primary="#CC79A7",
+    secondary="#0072B2",
+    accent="#CC79A7",
+    success="#56B4E9",
+    warning="#F0E442",
+    error="#D55E00",
+    foreground="#E0E0E0",
+    background="#121212",
+    variables={
+        "text-primary": "#CC79A7",
+        "text-success": "#56B4E9",
+        "text-warning": "#F0E442",
+        "text-error": "#D55E00",
+    },
+)
+
+HEAT_STEPS = 9
+# From little to much. Equal steps in CIELAB look equally large; blue to yellow is seen by all, and as a
+# rise in brightness alone where there is no colour. On a light background much is dark.
+HEAT_DARK = ("#3060A8", "#FFEA46")
+HEAT_LIGHT = ("#C9B458", "#002A66")
 
 
 class Look(NamedTuple):
@@ -64,11 +93,29 @@ CELL: Mapping[CellStatus, Look] = {
 }
 
 
-def pick(theme: str, environ: Mapping[str, str]) -> str:
-    """The theme to start with: the terminal's own 16 colours where it has no more than those.
+def heat(share: float) -> str:
+    """The style of a value that is ``share`` (0 to 1) of the highest, in the scale of the theme."""
+    return f"$heat-{round(min(max(share, 0.0), 1.0) * (HEAT_STEPS - 1))}"
 
-    A theme that was chosen in the settings is left alone.
+
+def heat_scale(dark: bool) -> dict[str, str]:
+    """The colours of ``heat`` as variables of a theme."""
+    low, high = (rgb_to_lab(Color.parse(end)) for end in (HEAT_DARK if dark else HEAT_LIGHT))
+    scale: dict[str, str] = {}
+    for step in range(HEAT_STEPS):
+        share = step / (HEAT_STEPS - 1)
+        between = (a + (b - a) * share for a, b in zip(low, high, strict=True))
+        scale[f"heat-{step}"] = lab_to_rgb(Lab(*between)).hex
+    return scale
+
+
+def pick(theme: str, environ: Mapping[str, str]) -> str:
+    """The theme to start with: the terminal's own colours where it has no more than 16, or none is wanted.
+
+    A theme that was chosen in the settings is left alone, unless ``NO_COLOR`` is set.
     """
+    if "NO_COLOR" in environ:
+        return PLAIN_THEME
     if theme != DEFAULT_THEME:
         return theme
     rich = ("256color", "truecolor", "direct", "kitty", "ghostty", "alacritty", "wezterm", "iterm")

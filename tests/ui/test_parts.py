@@ -128,6 +128,7 @@ def test_theme_of_plain_terminals() -> None:
     assert theme.pick("textual-dark", {"TERM": "xterm-256color"}) == "textual-dark"
     assert theme.pick("textual-dark", {"TERM": "screen", "COLORTERM": "truecolor"}) == "textual-dark"
     assert theme.pick("nord", {"TERM": "linux"}) == "nord"
+    assert theme.pick("nord", {"TERM": "xterm-256color", "NO_COLOR": "1"}) == "ansi-dark"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (24, 7), (25, 8), (80, 20), (300, 80)])

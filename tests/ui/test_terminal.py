@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -105,6 +106,16 @@ def test_ascii_without_mouse_where_the_settings_say_so() -> None:
     held.press("\x11")
     assert held.code() == 0
     assert held.written.isascii(), held.written
+    os.close(held.fd)
+
+
+def test_no_colour_where_none_is_wanted() -> None:
+    held = Terminal(NO_COLOR="1", COLORTERM="truecolor", LAB_TUI_UI_THEME="nord")
+    held.shows("412.7")
+    held.press("\x11")
+    assert held.code() == 0
+    codes = {code for held in re.findall(rb"\x1b\[([\d;]*)m", held.written) for code in held.split(b";")}
+    assert codes <= {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"39", b"49"}, codes
     os.close(held.fd)
 
 

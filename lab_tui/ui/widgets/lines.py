@@ -167,7 +167,7 @@ class LineList(ScrollView, can_focus=True):
         if self._selected is not None and self._keys[place] == self._selected:
             line = Content(">").append(line[1:]) if line.plain.startswith(" ") else line
             style = self.get_visual_style("lines--cursor")
-            if self.has_focus and self.app.theme.startswith("ansi-"):
+            if self.has_focus and self.app.native_ansi_color:
                 style = style + Style(reverse=True)
                 line = Content(line.plain)
         segments = [
