@@ -9,7 +9,7 @@ from textual.content import Content
 
 from lab_tui.model import AxisValue, CellStatus, CellView, MachineLoad, SweepDetail
 from lab_tui.ui import format as fmt
-from lab_tui.ui.theme import CELL, GOOD, MUTED, STRONG, WARN
+from lab_tui.ui.theme import CELL, GOOD, MUTED, STRONG, WARN, heat
 from lab_tui.ui.widgets.plot import Chart, Curve
 
 SHADES = " ░▒▓█"
@@ -108,7 +108,7 @@ def _square(point: Point | None, top: float, width: int) -> Content:
     style = STRONG if point.best >= top else ""
     running = f"{look.glyph}" if point.status is CellStatus.RUNNING else ""
     number = f"{running}{fmt.rate(point.best) if width > 7 else f'{point.best:.0f}'}"
-    colour = f"$success {30 + int(70 * point.best / top)}%" if top else ""
+    colour = heat(point.best / top) if top else ""
     return Content.assemble((f"{number:>{width - 2}}", style), " ", (shade, colour))
 
 
