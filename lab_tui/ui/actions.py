@@ -51,6 +51,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("logs", "l", "l", "logs", "The log of the selected instance on the whole screen", LAB),
     Action("zoom", "z", "z", "zoom", "Give the focused pane the whole screen, and back"),
     Action("filter", "slash", "/", "filter", "Show only lines that contain a text"),
+    Action("sort", "o", "o", "sort", "Sort the instances: number, state, tok/s, queue, memory", LAB),
     Action("log_previous", "left_square_bracket", "[ ]", "log", "Another log: instances, nginx, engine", LAB),
     Action("log_next", "right_square_bracket", "]", "next log", "", LAB),
     Action("span", "t", "t", "turn", "Other time span of the curves; other chart of a sweep", MEASURE),

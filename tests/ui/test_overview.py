@@ -238,6 +238,35 @@ async def test_a_large_fleet_scrolls_with_its_cursor() -> None:
         await until(lambda: len(held.plain) == 4)
 
 
+async def test_sort_goes_through_the_columns_and_keeps_the_selected() -> None:
+    busy = (instance(0, tps=5.0, queue=0), instance(1, tps=9.0, queue=None), instance(2, tps=7.0, queue=4))
+    views = (*busy, instance(3, InstanceState.FAILED, pid=None, reason="no"))
+    async with lab(FakeClient(snapshot(instances=views))) as shown:
+        held, pane = shown.overview.instances, shown.overview.query_one("#pane-1", Pane)
+        await shown.press("down")
+        for sort, order in (("state", "3012"), ("tok/s", "1203"), ("queue", "2013"), ("memory", "0123")):
+            await shown.press("o")
+            await until(lambda sort=sort: f"by {sort}" in str(pane.border_title))  # type: ignore[misc]
+            assert "".join(line[2:3] for line in held.plain[1:]) == order
+            assert held.selected == "1"
+        await shown.press("o")
+        assert "by" not in str(pane.border_title)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_the_selected_sweep_is_in_sight_with_its_number(size: tuple[int, int]) -> None:
+    queue = tuple(sweep_view(id, name="threads", status=SweepStatus.QUEUED) for id in range(11, 31))
+    async with lab(FakeClient(snapshot(queue=queue)), (200, 50)) as shown:
+        held = shown.overview.queue
+        await shown.press("4", *["down"] * 12)
+        await shown.pilot.resize_terminal(*size)
+        await until(lambda: held.size.width < size[0])
+        await until(lambda: held.scroll_offset.y <= 12 < held.scroll_offset.y + held.size.height, "in sight")
+        assert "> · queued  #23 threads" in "".join(
+            strip.text for strip in held.render_lines(held.size.region)
+        )
+
+
 async def test_notices_are_said() -> None:
     async with lab() as shown:
         shown.client.set(snapshot(seq=2, notices=("the disk of the store is full",)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from textual.content import Content
@@ -30,8 +30,17 @@ def _slots(view: InstanceView) -> str:
     return f"{busy}/{view.slots}"
 
 
+def _memory_bytes(view: InstanceView) -> int | None:
+    return view.vram_bytes if view.vram_bytes is not None else view.rss_bytes
+
+
 def _memory(view: InstanceView) -> str:
-    return fmt.size(view.vram_bytes if view.vram_bytes is not None else view.rss_bytes)
+    return fmt.size(_memory_bytes(view))
+
+
+def _most_first(value: float | None) -> float:
+    """Its rank where the largest stand at the top, and what is not known at the end."""
+    return 1.0 if value is None else -value
 
 
 COLUMNS = (
@@ -46,6 +55,24 @@ COLUMNS = (
     Column("RESTARTS", 8, 8, lambda view: str(view.restarts)),
     Column("PID", 8, 9, lambda view: fmt.UNKNOWN if view.pid is None else str(view.pid)),
 )
+Rank = Callable[[InstanceView], float]
+TROUBLE_FIRST = (
+    InstanceState.FAILED,
+    InstanceState.BACKOFF,
+    InstanceState.STOPPING,
+    InstanceState.STARTING,
+    InstanceState.LOADING,
+    InstanceState.READY,
+    InstanceState.STOPPED,
+)
+# What a user can sort by; the smallest comes first. "#" is the number of the instance.
+SORTS: Mapping[str, Rank] = {
+    "#": lambda view: view.index,
+    "state": lambda view: TROUBLE_FIRST.index(view.state),
+    "tok/s": lambda view: _most_first(view.tps),
+    "queue": lambda view: _most_first(view.queue),
+    "memory": lambda view: _most_first(_memory_bytes(view)),
+}
 HEAD_WIDTH = 4 + 11  # number and state
 SPACE = 1
 RICH = 7  # columns of a higher rank only come when the sparkline has all the room it needs
@@ -67,9 +94,9 @@ def chosen(width: int) -> tuple[tuple[Column, ...], int]:
 
 
 def lines(
-    snapshot: Snapshot, series: Series, width: int, step: int, needle: str = ""
+    snapshot: Snapshot, series: Series, width: int, step: int, needle: str = "", sort: str = "#"
 ) -> tuple[list[Content], list[str | None]]:
-    """Lines and their keys (the index of the instance)."""
+    """Lines and their keys (the index of the instance), by one of SORTS, equal ones by number."""
     if not snapshot.instances:
         return _nothing(snapshot), []
     columns, room = chosen(width)
@@ -77,7 +104,7 @@ def lines(
     top = max((sampled(curve) for curve in curves.values()), default=0.0)
     rows: list[Content] = [_head(columns, room, top)]
     keys: list[str | None] = [None]
-    for view in snapshot.instances:
+    for view in sorted(snapshot.instances, key=lambda view: (SORTS[sort](view), view.index)):
         row = _row(view, columns, room, spark(curves[view.index], top)[0] if room else "", width)
         if needle.lower() in f"{row.plain} {view.reason}".lower():
             rows.append(row)

@@ -52,9 +52,13 @@ def line(view: SweepView, width: int, held: bool = False) -> Content:
     look = SWEEP[view.status]
     word = "held" if held else look.word
     name = fmt.clip(view.name, 14)
-    parts: list[tuple[str, str]] = [(f"  {look.glyph} {word}", look.style), (f"  {name}", STRONG)]
+    parts: list[tuple[str, str]] = [
+        (f"  {look.glyph} {word}", look.style),
+        (f"  #{view.id}", ""),  # commands ask for it
+        (f" {name}", STRONG),
+    ]
     if width >= 100:
-        parts.append((f"  #{view.id} {view.strategy}", MUTED))
+        parts.append((f"  {view.strategy}", MUTED))
     parts.append((f"  {done(view)}/{view.cells_total}", ""))
     if width >= 90 and view.status not in FINAL and view.cells_total:
         parts.append((f" {gauge(100 * finished(view) / view.cells_total, 12)}", ACCENT))

@@ -53,6 +53,7 @@ class OverviewScreen(QueueCommands):
         self.log_tail = LogTail(id="log")
         self.figures = ThroughputLines()
         self.step = SPANS[0]
+        self.sort = "#"
         self._seen: tuple[tuple[int, SweepStatus], ...] | None = None  # the queue `past` was asked for
 
     def compose_panes(self) -> Iterator[Widget]:
@@ -99,10 +100,10 @@ class OverviewScreen(QueueCommands):
         series = self.lab.series
         step = max(self.step, round(self.lab.tick_s))
         one, _, three, four, five = self.panes()
-        one.title(f"({len(snapshot.instances)}){self._filter_note(1)}")
-        self.instances.show(
-            *instances.lines(snapshot, series, self.instances.size.width, step, self.filters.get(1, ""))
-        )
+        order = f" by {self.sort}" if self.sort != "#" else ""
+        one.title(f"({len(snapshot.instances)}){order}{self._filter_note(1)}")
+        room, needle = self.instances.size, self.filters.get(1, "")
+        self.instances.show(*instances.lines(snapshot, series, room.width, step, needle, self.sort))
         room = self.throughput.size
         self.throughput.show(self.figures.lines(snapshot, series, room.width, room.height, step))
         three.title(f"({len(snapshot.gpus)})" if len(snapshot.gpus) > 1 else "")
@@ -220,6 +221,13 @@ class OverviewScreen(QueueCommands):
         if self.lab.snapshot is not None:
             self.log_tail.step(self.lab.snapshot, by)
             self.panes()[4].title(self.log_tail.title() + self._filter_note(5))
+
+    def act_sort(self) -> None:
+        """The next order of the instances."""
+        orders = list(instances.SORTS)
+        self.sort = orders[(orders.index(self.sort) + 1) % len(orders)]
+        self.status.say(f"instances by {'number' if self.sort == '#' else self.sort}")
+        self.redraw()
 
     def act_span(self) -> None:
         """The next time span of the curves."""

@@ -101,16 +101,34 @@ class LineList(ScrollView, can_focus=True):
         """The lines as they are shown, without colour."""
         return tuple(line.plain for line in self._lines)
 
+    @property
+    def _place(self) -> int | None:
+        """The row of the selected line."""
+        if self._selected is None or self._selected not in self._keys:
+            return None
+        return self._keys.index(self._selected)
+
     def show(self, lines: Sequence[Content], keys: Sequence[str | None] = ()) -> None:
         """Show ``lines``; ``keys`` names those that can be selected, None those that cannot."""
         before = self._lines
         self._lines = tuple(lines)
         self._keys = tuple(keys) or (None,) * len(self._lines)
+        before_at = self._place
         self._keep_selection()
+        now_at = self._place
         if len(before) != len(self._lines):
             self.virtual_size = Size(0, len(self._lines))
             self.refresh()
-            return
+        else:
+            self._refresh_changed(before)
+        if now_at != before_at:  # the order changed, and the cursor goes with its line
+            for row in (before_at, now_at):
+                if row is not None:
+                    self.refresh_line(row)
+            self.call_after_refresh(self._reveal)
+
+    def _refresh_changed(self, before: tuple[Content, ...]) -> None:
+        """Paint again what is in sight and not as it was."""
         top = self.scroll_offset.y
         for place, (old, new) in enumerate(zip(before, self._lines, strict=True)):
             if top <= place < top + self.size.height and not old.is_same(new):
@@ -145,7 +163,8 @@ class LineList(ScrollView, can_focus=True):
             self.post_message(self.Opened(self, key))
 
     def on_resize(self) -> None:
-        """What fits is another matter now."""
+        """What fits is another matter now, and the selected line may not be in sight any more."""
+        self.call_after_refresh(self._reveal)
         self.post_message(self.Resized())
 
     def on_focus(self) -> None:
@@ -203,7 +222,9 @@ class LineList(ScrollView, can_focus=True):
 
     def _reveal(self) -> None:
         """Scroll so that the selected line is seen."""
-        place = self._keys.index(self._selected)
+        place = self._place
+        if place is None:
+            return
         top, height = self.scroll_offset.y, self.size.height
         if place < top:
             self.scroll_to(y=place if place > 1 else 0, animate=False)
@@ -211,5 +232,5 @@ class LineList(ScrollView, can_focus=True):
             self.scroll_to(y=place - height + 1, animate=False)
 
     def _repaint_selected(self) -> None:
-        if self._selected is not None and self._selected in self._keys:
-            self.refresh_line(self._keys.index(self._selected))
+        if (place := self._place) is not None:
+            self.refresh_line(place)
