@@ -300,12 +300,55 @@ class Snapshot(Data, frozen=True, kw_only=True):
     host: HostReading
     notices: tuple[str, ...] = ()  # what a user should know now, one line each
 
+    @property
+    def tps(self) -> float | None:
+        """Output tokens a second: the load's own count, else what the instances report of all traffic."""
+        if self.load is not None:
+            return self.load.tps
+        known = [instance.tps for instance in self.instances if instance.tps is not None]
+        return sum(known) if known else None
+
+    @property
+    def streams(self) -> int | None:
+        """Requests in flight: the load's own count, else the busy slots."""
+        if self.load is not None:
+            return self.load.in_flight
+        return self.busy
+
+    @property
+    def busy(self) -> int | None:
+        """Busy slots of all instances."""
+        known = [instance.busy for instance in self.instances if instance.busy is not None]
+        return sum(known) if known else None
+
+    @property
+    def waiting(self) -> int | None:
+        """Requests that wait inside the instances."""
+        known = [instance.queue for instance in self.instances if instance.queue is not None]
+        return sum(known) if known else None
+
+    @property
+    def ttft_p95_ms(self) -> float | None:
+        """Of the load's requests over the last seconds; nobody else's are timed."""
+        return self.load.ttft_p95_ms if self.load else None
+
+    @property
+    def foreign(self) -> int:
+        """Requests in the instances that cannot be the load's: more than it ever has in flight.
+
+        While a load warms up or drains its own may be more than that, so nothing is said then.
+        """
+        if self.load is None or self.load.phase is not Phase.MEASURING or not self.load.tps_by_instance:
+            return 0
+        return max((self.busy or 0) + (self.waiting or 0) - self.load.concurrency, 0)
+
 
 class History(Data, frozen=True, kw_only=True):
     """The last hour at 1 Hz, for a viewer that has just attached. Columns are equally long."""
 
     time: tuple[float, ...]
-    series: dict[str, tuple[float | None, ...]]  # "tps", "tps.0", …, "ttft_p95_ms", "queue", "cpu_pct"
+    # "tps", "tps.0", …, "ttft_p95_ms", "streams", "queue", "cpu_pct", "gpu.0", …
+    series: dict[str, tuple[float | None, ...]]
 
 
 class LogLine(Data, frozen=True, kw_only=True):

@@ -314,12 +314,11 @@ def _states(snapshot: Snapshot) -> tuple[object, ...]:
 
 def _series(snapshot: Snapshot) -> dict[str, float | None]:
     """The readings of a snapshot that are kept for an hour."""
-    known = [i.tps for i in snapshot.instances if i.tps is not None]
-    queued = [i.queue for i in snapshot.instances if i.queue is not None]
     series: dict[str, float | None] = {
-        "tps": sum(known) if known else (snapshot.load.tps if snapshot.load else None),
-        "ttft_p95_ms": snapshot.load.ttft_p95_ms if snapshot.load else None,
-        "queue": float(sum(queued)) if queued else None,
+        "tps": snapshot.tps,
+        "ttft_p95_ms": snapshot.ttft_p95_ms,
+        "streams": snapshot.streams,
+        "queue": snapshot.waiting,
         "cpu_pct": snapshot.host.cpu_pct,
     }
     series |= {f"tps.{i.index}": i.tps for i in snapshot.instances}

@@ -55,6 +55,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("log_previous", "left_square_bracket", "[ ]", "log", "Another log: instances, nginx, engine", LAB),
     Action("log_next", "right_square_bracket", "]", "next log", "", LAB),
     Action("span", "t", "t", "turn", "Other time span of the curves; other chart of a sweep", MEASURE),
+    Action("earlier", "left", "← →", "time", "Back through the last hour of the curves (→ on, esc now)", LAB),
+    Action("later", "right", "→", "later", "", LAB),
     Action("copy", "y", "y", "copy", "Copy the selected line or command to the clipboard"),
     Action("faster", "plus,equals_sign", "+ -", "tick", "Refresh more (+) or less (-) often"),
     Action("slower", "minus", "-", "slower", ""),

@@ -31,11 +31,12 @@ class Series:
 
     def append(self, snapshot: Snapshot) -> None:
         """Add what a snapshot tells."""
-        time, load = snapshot.time, snapshot.load
-        self.add("tps", time, total_tps(snapshot))
-        self.add("ttft_p95_ms", time, load.ttft_p95_ms if load else None)
+        time = snapshot.time
+        self.add("tps", time, snapshot.tps)
+        self.add("ttft_p95_ms", time, snapshot.ttft_p95_ms)
+        self.add("streams", time, snapshot.streams)
+        self.add("queue", time, snapshot.waiting)
         self.add("cpu_pct", time, snapshot.host.cpu_pct)
-        self.add("streams", time, streams(snapshot))
         for instance in snapshot.instances:
             self.add(f"tps.{instance.index}", time, instance.tps)
 
@@ -49,46 +50,25 @@ class Series:
         elif not row or row[-1][0] < second:
             row.append((second, value))
 
-    def columns(self, name: str, width: int, step: int = 1) -> list[Value]:
-        """The last ``width`` columns of ``step`` seconds each, every one the mean of what it holds.
+    def columns(self, name: str, width: int, step: int = 1, end: int | None = None) -> list[Value]:
+        """``width`` columns of ``step`` seconds each, every one the mean of what it holds.
 
+        The last one holds the unix second ``end``, or the newest reading.
         A single empty column between two known ones is jitter of the clock, not a gap, and takes
         its neighbour's value.
         """
         if width <= 0:
             return []
-        last = self.newest // step
+        last = (self.newest if end is None else end) // step
         sums: list[list[float]] = [[] for _ in range(width)]
         for second, value in reversed(self._rows.get(name, ())):
             column = width - 1 - (last - second // step)
             if column < 0:
                 break
-            if value is not None:
+            if value is not None and column < width:
                 sums[column].append(value)
         means: list[Value] = [sum(held) / len(held) if held else None for held in sums]
         for place in range(1, width - 1):
             if means[place] is None and sums[place - 1] and means[place + 1] is not None:
                 means[place] = means[place - 1]
         return means
-
-
-def total_tps(snapshot: Snapshot) -> Value:
-    """All output tokens a second: the load's own count, else what the instances report."""
-    if snapshot.load is not None:
-        return snapshot.load.tps
-    known = [instance.tps for instance in snapshot.instances if instance.tps is not None]
-    return sum(known) if known else None
-
-
-def streams(snapshot: Snapshot) -> int | None:
-    """Requests in flight: the load's own count, else busy slots."""
-    if snapshot.load is not None:
-        return snapshot.load.in_flight
-    known = [instance.busy for instance in snapshot.instances if instance.busy is not None]
-    return sum(known) if known else None
-
-
-def waiting(snapshot: Snapshot) -> int | None:
-    """Requests that wait inside the instances."""
-    known = [instance.queue for instance in snapshot.instances if instance.queue is not None]
-    return sum(known) if known else None

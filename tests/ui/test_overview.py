@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from lab_tui.model import InstanceState, LabError, SweepStatus
@@ -9,7 +10,7 @@ from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.widgets import logtail
 from lab_tui.ui.widgets.header import HeaderLine
 from lab_tui.ui.widgets.pane import Pane
-from tests.ui.fake import FakeClient, cards, empty, gpu, instance, snapshot, sweep_view
+from tests.ui.fake import LOAD, NOW, FakeClient, cards, empty, gpu, instance, snapshot, sweep_view
 from tests.ui.helpers import Lab, lab, until
 
 SIZES = [(80, 24), (120, 40), (200, 50), (60, 16), (40, 10), (20, 5)]
@@ -66,7 +67,7 @@ async def test_unknown_is_never_zero() -> None:
         assert " -/16 " in row
         assert " 0 " not in row.replace(" 0 ●", "")
         assert "N/A: no driver" in drawn(shown)
-        assert "p95 TTFT -" in drawn(shown)
+        assert "p95 TTFT N/A (only our own load is timed)" in drawn(shown)
 
 
 async def test_empty_panes_tell_what_to_do() -> None:
@@ -265,6 +266,50 @@ async def test_the_selected_sweep_is_in_sight_with_its_number(size: tuple[int, i
         assert "> · queued  #23 threads" in "".join(
             strip.text for strip in held.render_lines(held.size.region)
         )
+
+
+async def test_traffic_of_others_is_shown() -> None:
+    async with lab(FakeClient(snapshot(load=None, sweep=None, queue=())), (120, 40)) as shown:
+        text = "\n".join(shown.overview.throughput.plain)
+        for words in ("32 streams", "6 waiting", "traffic of others", "N/A (only our own load is timed)"):
+            assert words in text
+        views = (instance(0, busy=16, queue=900), instance(1, busy=16, queue=100))
+        load = msgspec.structs.replace(LOAD, tps_by_instance={0: 600.0, 1: 626.4})
+        shown.client.set(snapshot(seq=2, instances=views, load=load))
+        await until(lambda: any("+8 not ours" in line for line in shown.overview.throughput.plain))
+        assert any("tok/s ours" in line for line in shown.overview.throughput.plain)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (40, 10)])
+async def test_the_curves_go_back_through_the_hour_and_freeze(size: tuple[int, int]) -> None:
+    async with lab(size=size) as shown:
+        held = shown.overview.throughput
+        await shown.press("2", "z")
+        await until(lambda: any("waiting in instances" in line for line in held.plain))
+        live = held.plain
+        assert "".join(live).count("scale 0 to ") >= 4
+        await shown.press("left", "left", "right")
+        past = held.plain
+        back = shown.overview.until
+        assert back is not None and back < NOW
+        assert " ago" in past[1]
+        shown.client.set(snapshot(seq=2, time=NOW + 5))
+        await until(lambda: shown.app.series.newest == int(NOW) + 5)
+        assert shown.overview.until == back
+        assert held.plain[3:8] == past[3:8]
+        await shown.press("escape")
+        await until(lambda: "to now" in held.plain[1])
+        await shown.press("space")
+        still = held.plain
+        shown.client.set(snapshot(seq=3, time=NOW + 9, load=None))
+        await until(lambda: shown.app.series.newest == int(NOW) + 9)
+        shown.overview.redraw()
+        assert held.plain == still
+        await shown.press("t", *["left"] * 40)
+        assert shown.overview.until is not None
+        assert shown.overview.until >= NOW - 3600
+        await shown.press(*["right"] * 40)
+        assert shown.overview.until is None
 
 
 async def test_notices_are_said() -> None:

@@ -100,7 +100,8 @@ def lines(
     if not snapshot.instances:
         return _nothing(snapshot), []
     columns, room = chosen(width)
-    curves = {view.index: series.columns(f"tps.{view.index}", room, step) for view in snapshot.instances}
+    now = int(snapshot.time)
+    curves = {view.index: series.columns(f"tps.{view.index}", room, step, now) for view in snapshot.instances}
     top = max((sampled(curve) for curve in curves.values()), default=0.0)
     rows: list[Content] = [_head(columns, room, top)]
     keys: list[str | None] = [None]

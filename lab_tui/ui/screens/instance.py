@@ -60,13 +60,13 @@ class InstanceScreen(FleetCommands):
             )
             return
         width, height = self.facts.size
-        self.facts.show(self._facts(view, self.lab.series, width, height))
+        self.facts.show(self._facts(view, self.lab.series, width, height, int(snapshot.time)))
         self.command.show(command_lines(view, self.command.size.width))
         self.log_tail.choose(snapshot, str(self.index))
         needle = self.filters.get(3)
         self.panes()[2].title(self.log_tail.title() + (f" /{needle}" if needle else ""))
 
-    def _facts(self, view: InstanceView, series: Series, width: int, height: int) -> list[Content]:
+    def _facts(self, view: InstanceView, series: Series, width: int, height: int, now: int) -> list[Content]:
         look = LOOKS[view.state]
         share = None if view.busy is None or not view.slots else 100 * view.busy / view.slots
         busy = fmt.UNKNOWN if view.busy is None else str(view.busy)
@@ -88,7 +88,7 @@ class InstanceScreen(FleetCommands):
         rows += [Content.styled(f" {line}", BAD) for line in view.log_tail[-3:]]
         room = height - len(rows) - 1
         if room >= 1:
-            curve = series.columns(f"tps.{view.index}", max(width - 2, 1))
+            curve = series.columns(f"tps.{view.index}", max(width - 2, 1), end=now)
             self.top = nice_top(sampled(curve), self.top)
             rows += [Content.styled(f" {line}", ACCENT) for line in spark(curve, self.top, min(room, 6))]
             rows.append(

@@ -13,8 +13,10 @@ from lab_tui.model import InstanceState, InstanceView, Snapshot, SweepStatus, Sw
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import OVERVIEW, Action
 from lab_tui.ui.panes import gpus, instances, queue
-from lab_tui.ui.panes.throughput import ThroughputLines
+from lab_tui.ui.panes.curves import CurvesLines, columns
+from lab_tui.ui.panes.throughput import ThroughputLines, Window
 from lab_tui.ui.screens.commands import QueueCommands
+from lab_tui.ui.series import KEEP
 from lab_tui.ui.theme import MUTED, STRONG
 from lab_tui.ui.widgets.lines import LineList
 from lab_tui.ui.widgets.logtail import LogTail
@@ -29,6 +31,7 @@ HIDDEN = frozenset(
         "logs",
         "log_previous",
         "log_next",
+        "later",
         "span",
         "copy",
         "faster",
@@ -52,7 +55,9 @@ class OverviewScreen(QueueCommands):
         self.queue = LineList(id="queue")
         self.log_tail = LogTail(id="log")
         self.figures = ThroughputLines()
+        self.curves = CurvesLines()
         self.step = SPANS[0]
+        self.until: int | None = None  # the unix second at the right edge of the curves; None: now
         self.sort = "#"
         self._seen: tuple[tuple[int, SweepStatus], ...] | None = None  # the queue `past` was asked for
 
@@ -105,7 +110,8 @@ class OverviewScreen(QueueCommands):
         room, needle = self.instances.size, self.filters.get(1, "")
         self.instances.show(*instances.lines(snapshot, series, room.width, step, needle, self.sort))
         room = self.throughput.size
-        self.throughput.show(self.figures.lines(snapshot, series, room.width, room.height, step))
+        builder = self.curves if self.solo else self.figures
+        self.throughput.show(builder.lines(snapshot, series, room.width, room.height, self._window(snapshot)))
         three.title(f"({len(snapshot.gpus)})" if len(snapshot.gpus) > 1 else "")
         self.gpus.show(gpus.lines(snapshot, self.gpus.size.width))
         four.title(("paused" if snapshot.queue_paused else "") + self._filter_note(4))
@@ -124,6 +130,12 @@ class OverviewScreen(QueueCommands):
             Content.styled(" This screen comes back by itself; e starts an engine, q leaves.", MUTED)
         )
         self.instances.show(words)
+
+    def _window(self, snapshot: Snapshot) -> Window:
+        """The part of the hour that is looked at: it ends with what is shown, frozen or not."""
+        now = int(snapshot.time)
+        end = now if self.until is None else self.until
+        return Window(max(self.step, round(self.lab.tick_s)), end, now - end)
 
     def _filter_note(self, number: int) -> str:
         needle = self.filters.get(number)
@@ -173,6 +185,10 @@ class OverviewScreen(QueueCommands):
                 return "unzoom" if self.zoomed else action.label
             case "engine":
                 return "" if self.lab.link.connected else "start engine"
+            case "earlier":
+                return action.label if self.chosen == 2 else ""
+            case "back" if self.until is not None:
+                return "now"
             case "back":
                 return action.label if self.zoomed or self.filters.get(self.chosen) else ""
             case name if name.startswith(("pane.", "next_", "previous_")) or name in HIDDEN:
@@ -234,6 +250,38 @@ class OverviewScreen(QueueCommands):
         self.step = SPANS[(SPANS.index(self.step) + 1) % len(SPANS)]
         self.status.say(f"one column of a curve is {fmt.duration(self.step)}")
         self.redraw()
+
+    def act_earlier(self) -> None:
+        """Look at the curves of an earlier time; they stand still there."""
+        self._turn_back(1)
+
+    def act_later(self) -> None:
+        """Look at the curves of a later time, up to now."""
+        self._turn_back(-1)
+
+    def _turn_back(self, by: int) -> None:
+        """Move the window of the curves by a quarter of what it shows, within the hour that is kept."""
+        snapshot = self.lab.snapshot
+        if snapshot is None:
+            return
+        now, (step, end, _) = int(snapshot.time), self._window(snapshot)
+        width = self.throughput.size.width
+        shown = step * (columns(width) if self.solo else max(width - 2, 1))
+        first = now - KEEP + shown
+        if first >= now:
+            self.status.say("the whole hour is in sight already")
+            return
+        end = min(max(end - by * max(shown // 4, step), first), now)
+        self.until = end if end < now else None
+        self.redraw()
+
+    def act_back(self) -> None:
+        """Curves of an earlier time come back to now before anything else is left."""
+        if self.until is not None and not self.query_one("#filter").display:
+            self.until = None
+            self.redraw()
+        else:
+            super().act_back()
 
     def act_copy(self) -> None:
         """Copy what stands for the selected thing: a command line, a reason, an address."""

@@ -47,7 +47,7 @@ def _cells(line: Content) -> list[tuple[str, tuple[object, ...]]]:
     return list(zip(text, styles, strict=True))
 
 
-class LineList(ScrollView, can_focus=True):
+class LineList(ScrollView, can_focus=True, inherit_bindings=False):
     """Lines of which some stand for things that can be selected.
 
     DataTable sends a whole region again for one changed cell; over SSH that is what counts, so
