@@ -208,6 +208,31 @@ class FrontView(Data, frozen=True, kw_only=True):
     ready: int = 0  # instances it sends requests to
 
 
+class InstanceTraffic(Data, frozen=True, kw_only=True):
+    """What the front sent to one instance, and how it ended."""
+
+    address: str  # "127.0.0.1:9000"; "": the front answered itself
+    requests: int
+    errors: int  # answered with 400 or more
+    cut_off: int  # not answered to the end: the client left, or the instance died
+    passed_on: int  # did not take the connection: the next instance got it
+
+
+class FrontTraffic(Data, frozen=True, kw_only=True):
+    """What went through the front since the engine began to count; a request counts when it is over."""
+
+    since: float  # unix time
+    requests: int
+    errors: dict[int, int] = {}  # by HTTP status
+    cut_off: int = 0
+    requests_per_s: float | None = None  # over the last ten seconds
+    first_byte_p95_ms: float | None = None  # of the streams that ended within the last minute
+    streams_timed: int = 0  # of how many
+    instances: tuple[InstanceTraffic, ...] = ()
+    connections: int | None = None  # of clients, open now
+    connections_reason: str = ""  # why that is not known
+
+
 class HostReading(Data, frozen=True, kw_only=True):
     """The machine itself, read at 1 Hz."""
 
@@ -290,6 +315,7 @@ class Snapshot(Data, frozen=True, kw_only=True):
     engine: EngineInfo
     fleet: FleetSpec | None
     front: FrontView
+    traffic: FrontTraffic | None = None  # None: no front runs
     instances: tuple[InstanceView, ...]
     load: LoadView | None
     sweep: SweepView | None  # the running one

@@ -130,6 +130,7 @@ class Engine:
             engine=self.info(),
             fleet=self.fleet.spec,
             front=self.fleet.front.view,
+            traffic=self.fleet.front.traffic,
             instances=self._instances(load),
             load=load,
             sweep=self.queue.running(),

@@ -19,14 +19,16 @@ import httpx
 import psutil
 
 from lab_tui import tasks
-from lab_tui.model import Data, FrontState, FrontView, LabError
+from lab_tui.model import Data, FrontState, FrontTraffic, FrontView, LabError
 from lab_tui.serving.parts import Nginx
 from lab_tui.serving.process import Process, ProcessRecord, StopLadder, end_session, session_members
 from lab_tui.serving.readings import plain_http
+from lab_tui.serving.traffic import Traffic, connections_place, log_lines
 
 GENERATION_PATH = "/lab-tui/generation"
 READY_TIMEOUT_S = 10.0
 RESTART_DELAY_S = 0.5
+READ_S = 1.0  # between two looks at the traffic
 PRIVATE_PATHS = "slots|props|metrics|lora-adapters"  # of llama-server; they show what others ask
 # QUIT waits for live streams; INT ends at once.
 LADDER = StopLadder(first=signal.SIGQUIT, first_wait_s=0.3, second=signal.SIGTERM, second_wait_s=2.0)
@@ -84,7 +86,7 @@ def config_text(spec: FrontSpec, nginx: Nginx, generation: int | None) -> str:
     """The nginx configuration of ``spec``. The reasons for each line are in the README, The front.
 
     ``generation`` is what the front answers to whoever asks which configuration is in effect; None:
-    it is not asked.
+    it is not asked, and nobody counts its requests either.
     """
     files = files_needed(spec.max_streams)
     listen = f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}"
@@ -104,10 +106,11 @@ def config_text(spec: FrontSpec, nginx: Nginx, generation: int | None) -> str:
             'default_type application/json; return 503 \'{"error":{"code":503,'
             '"message":"no instance is ready","type":"unavailable_error"}}\';'
         )
-    places = ""
+    places, log = "", "  access_log off;\n"
     if generation is not None:
-        said = f'default_type text/plain; return 200 "{generation}";'
-        places = f"    location = {GENERATION_PATH} {{ {said} }}\n"
+        said = f'access_log off; default_type text/plain; return 200 "{generation}";'
+        places = f"    location = {GENERATION_PATH} {{ {said} }}\n" + connections_place(spec.host, nginx)
+        log = log_lines()
     if not is_loopback(spec.host):
         places += f"    location ~ ^/({PRIVATE_PATHS}) {{ return 404; }}\n"
     return f"""pid nginx.pid;
@@ -116,8 +119,7 @@ worker_rlimit_nofile {files};
 worker_shutdown_timeout 3600s;
 events {{ worker_connections {files}; }}
 http {{
-  access_log off;
-  client_body_temp_path tmp/b; proxy_temp_path tmp/p; fastcgi_temp_path tmp/f;
+{log}  client_body_temp_path tmp/b; proxy_temp_path tmp/p; fastcgi_temp_path tmp/f;
   uwsgi_temp_path tmp/u; scgi_temp_path tmp/s;
 {upstream_block}
   server {{
@@ -145,6 +147,7 @@ class Front:
     def __init__(self, folder: Path, log: Path, changed: Callable[[], None]) -> None:
         self.view = FrontView(state=FrontState.STOPPED)
         self._folder = folder
+        self._traffic = Traffic(folder)
         self._log = log
         self._changed = changed
         self._lock = asyncio.Lock()
@@ -156,11 +159,17 @@ class Front:
         self._process: Process | None = None
         self._dead_masters: set[int] = set()  # whose workers may still finish their streams
         self._guard: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
 
     @property
     def record(self) -> ProcessRecord | None:
         """What the next engine needs to adopt it."""
         return self._process.record if self._process else None
+
+    @property
+    def traffic(self) -> FrontTraffic | None:
+        """What went through it; None while it does not run."""
+        return self._traffic.view() if self._process is not None else None
 
     def config(self) -> str:
         """The configuration in effect, "" before the first."""
@@ -221,10 +230,14 @@ class Front:
     def _begin_guard(self) -> None:
         if self._guard is None:
             self._guard = tasks.begin(self._watch(), "front guard")
+            self._traffic.begin()
+            self._reader = tasks.begin(self._read(), "front readings")
 
     async def _end_guard(self) -> None:
         guard, self._guard = self._guard, None
+        reader, self._reader = self._reader, None
         await tasks.end(guard)
+        await tasks.end(reader)
 
     # -- inside the lock
 
@@ -311,6 +324,15 @@ class Front:
                 if process is self._process and self._spec and self._nginx:
                     await self._revive(process, self._spec, self._nginx)
             await asyncio.sleep(RESTART_DELAY_S)
+
+    async def _read(self) -> None:
+        """Count what goes through, for as long as it runs."""
+        while True:
+            await asyncio.sleep(READ_S)
+            self._traffic.read()
+            if self._spec is not None and self._nginx is not None:
+                async with plain_http(base_url=self._spec.url, timeout=READ_S) as http:
+                    await self._traffic.ask(http, self._nginx)
 
     async def _revive(self, dead: Process, spec: FrontSpec, nginx: Nginx) -> None:
         self._set(FrontState.FAILED, reason="nginx died; starting it again")

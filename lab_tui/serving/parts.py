@@ -49,6 +49,7 @@ class Nginx(Data, frozen=True, kw_only=True):
     command: tuple[str, ...]
     source: str
     version: tuple[int, ...]
+    stub_status: bool = False  # whether it can say how many connections it has
 
     @property
     def version_text(self) -> str:
@@ -144,7 +145,10 @@ async def probe_nginx(found: Found) -> Nginx:
             "`lab-tui doctor` shows the parts in use",
         )
     return Nginx(
-        command=found.command, source=found.source, version=tuple(map(int, match.group(1).split(".")))
+        command=found.command,
+        source=found.source,
+        version=tuple(map(int, match.group(1).split("."))),
+        stub_status="--with-http_stub_status_module" in text,
     )
 
 

@@ -54,6 +54,8 @@ def test_config() -> None:
         'return 200 "7";',
     ):
         assert line in text, line
+    assert "access_log access.log lab" in text
+    assert "access_log" not in config_text(SPEC, OLD, None).replace("access_log off;", "")
     assert "least_conn" not in text
     assert "keepalive" not in text
 
@@ -71,7 +73,7 @@ def test_least_conn_comes_first_in_the_upstream() -> None:
 
 def test_no_backend_is_503() -> None:
     text = config_text(but(SPEC, backends=()), NEW, 1)
-    assert "upstream" not in text.replace("$upstream_addr", "").replace("proxy_next_upstream", "")
+    assert "upstream llm" not in text
     assert "return 503" in text
     assert "proxy_pass" not in text
 
@@ -215,6 +217,24 @@ async def test_no_backend_says_so_as_llama_server_would(stand: Stand) -> None:
     answer = await stand.get("/v1/models")
     assert answer.status_code == 503
     assert answer.json()["error"]["message"] == "no instance is ready"
+
+
+async def test_what_goes_through_is_counted(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READ_S", 0.05)
+    front = stand.front()
+    assert front.traffic is None
+    await front.apply(stand.spec, stand.nginx)
+    await stand.served_by(4)
+    async with stand.stream():
+        open_now = 1 if stand.nginx.stub_status else None
+        await until(lambda: front.traffic and front.traffic.connections == open_now)
+    await until(lambda: front.traffic and front.traffic.requests == 5)  # the stream was left
+    assert front.traffic is not None
+    assert (front.traffic.errors, front.traffic.cut_off) == ({}, 1)
+    assert {one.address for one in front.traffic.instances} == set(stand.spec.backends)
+    assert (front.traffic.connections is None) == bool(front.traffic.connections_reason)
+    await front.stop()
+    assert front.traffic is None
 
 
 @needs_ipv6
