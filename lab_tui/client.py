@@ -32,6 +32,7 @@ from lab_tui.model import (
     History,
     LabError,
     LogLine,
+    Outline,
     ResultsFile,
     Snapshot,
     SweepDetail,
@@ -127,6 +128,10 @@ class EngineClient:
     async def sweep(self, spec: SweepSpec) -> SweepView:
         """Queue a sweep."""
         return await self._call("POST", "/sweeps", SweepView, body=spec)
+
+    async def outline(self, spec: SweepSpec) -> Outline:
+        """What a sweep would come to; nothing is queued."""
+        return await self._call("POST", "/sweeps/outline", Outline, body=spec)
 
     async def import_results(self, file: ResultsFile) -> SweepView:
         """Keep a CSV of results as a finished sweep."""

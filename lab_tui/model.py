@@ -163,6 +163,30 @@ class SweepSpec(Data, frozen=True, kw_only=True):
     large: bool = False  # more than 10,000 cells are meant
 
 
+class Outline(Data, frozen=True, kw_only=True):
+    """What a sweep comes to before any of it runs. Field names are those of ``sweep --dry-run --json``."""
+
+    name: str
+    strategy: str
+    cells: int
+    cells_too_large: int  # of them, left out because they do not fit
+    instance_starts: int  # of the search, at most
+    confirm_starts: int  # to measure the best again, at most
+    longest_s: float  # at most, confirmation included: every window runs to its limit, or the budget ends
+    largest: FleetSpec  # the fleet that needs most
+    weights_bytes: int  # of the model
+    kv_bytes: int  # of each instance of the largest fleet, as are the next two
+    ram_each_bytes: int
+    vram_each_bytes: int
+    ram_bytes: int  # of the largest fleet
+    vram_bytes: int
+    ram_free_bytes: int  # beyond the reserve, with what our own instances hold
+    vram_free_bytes: int | None  # None: there are no cards with memory of their own
+    reserve_bytes: int
+    fits: bool  # the largest fleet does
+    reason: str  # why it does not
+
+
 # --- what is ------------------------------------------------------------------------------
 
 

@@ -9,7 +9,8 @@ from lab_tui.cli.output import duration
 from lab_tui.model import Snapshot, SweepSpec
 
 if TYPE_CHECKING:
-    from lab_tui.sweep.outline import Outline
+    from lab_tui.model import Outline
+    from lab_tui.sweep.fit import Room
 
 
 async def outlined(spec: SweepSpec, snapshot: Snapshot | None) -> Outline:
@@ -18,25 +19,27 @@ async def outlined(spec: SweepSpec, snapshot: Snapshot | None) -> Outline:
     ``snapshot``: of the engine that runs, if any; what its instances hold counts as free.
     """
     from lab_tui import config
-    from lab_tui.serving import llama_server, parts
-    from lab_tui.sweep import fit, space
-    from lab_tui.sweep.outline import outline
-    from lab_tui.sweep.strategy import strategy
+    from lab_tui.serving import parts
+    from lab_tui.serving.parts import LlamaServer
+    from lab_tui.sweep.outline import look_ahead
+
+    settings = config.load()
+
+    async def server() -> LlamaServer:
+        return await parts.probe_llama_server(parts.find_llama_server(settings))
+
+    return await look_ahead(spec, await room_here(snapshot, settings.serve.reserve_gb), server)
+
+
+async def room_here(snapshot: Snapshot | None, reserve_gb: float) -> Room:
+    """What is free on this machine now; what the instances of ``snapshot`` hold counts as free."""
+    from lab_tui.sweep.fit import measure_room
     from lab_tui.telemetry.cgroup import Limits
     from lab_tui.telemetry.gpu import GpuReader
 
-    settings = config.load()
-    strategy(spec.strategy)
-    llama_server.check_spec(spec.fleet)
-    if spec.fleet.extra_args or any(name.startswith(space.ARG) for name in spec.axes):
-        build = await parts.probe_llama_server(parts.find_llama_server(settings))
-        llama_server.check_extra_args(build, spec.fleet.extra_args)
-        space.check_arguments(build, spec)
     gpus = snapshot.gpus if snapshot else (await asyncio.to_thread(GpuReader().read))[0]
     held = {i.pid: i.vram_bytes for i in snapshot.instances if i.pid} if snapshot else {}
-    room = fit.measure_room(gpus, held, settings.serve.reserve_gb, Limits())
-    laid_out = space.laid_out(spec, llama_server.usable_cores())
-    return await asyncio.to_thread(outline, laid_out, room)
+    return measure_room(gpus, held, reserve_gb, Limits())
 
 
 def text(found: Outline) -> str:

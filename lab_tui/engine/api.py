@@ -59,6 +59,7 @@ def application(engine: Engine) -> web.Application:
     post("/bench", _bench)
     post("/bench/stop", _stop_bench)
     post("/sweeps", _add_sweep)
+    post("/sweeps/outline", _outline)
     post("/sweeps/import", _import)
     post("/sweeps/{id}/remove", _remove)
     post("/sweeps/{id}/move", _move)
@@ -204,6 +205,10 @@ async def _stop_bench(engine: Engine, _: web.Request) -> web.StreamResponse:
 
 async def _add_sweep(engine: Engine, request: web.Request) -> web.StreamResponse:
     return _answer(await engine.queue.add(await _body(request, SweepSpec)))
+
+
+async def _outline(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return _answer(await engine.outline(await _body(request, SweepSpec)))
 
 
 async def _import(engine: Engine, request: web.Request) -> web.StreamResponse:

@@ -25,6 +25,7 @@ from lab_tui.model import (
     LabError,
     LoadView,
     Measurement,
+    Outline,
     ResultsFile,
     Snapshot,
     SweepSpec,
@@ -32,6 +33,7 @@ from lab_tui.model import (
 )
 from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.models import default_model
+from lab_tui.serving.parts import LlamaServer
 from lab_tui.store.store import Store
 from lab_tui.sweep import imports, space
 from lab_tui.sweep.before import Before
@@ -39,6 +41,7 @@ from lab_tui.sweep.calibration import Calibration
 from lab_tui.sweep.cell import Meter, bench_plan, remote
 from lab_tui.sweep.fit import Fit
 from lab_tui.sweep.machine import Around
+from lab_tui.sweep.outline import look_ahead
 from lab_tui.sweep.queue import Queue
 from lab_tui.telemetry.history import History
 from lab_tui.telemetry.poller import Poller
@@ -64,9 +67,11 @@ class Engine:
         )
         self._meter = Meter(self.fleet, self._around, self._calibration)
         self._poller = Poller(settings.engine.poll_s)
-        fit = Fit(self.fleet, lambda: self._poller.latest, settings.serve.reserve_gb)
+        self._fit = Fit(self.fleet, lambda: self._poller.latest, settings.serve.reserve_gb)
         before = Before(self.fleet, state / "fleet-before-sweep.json")
-        self.queue = Queue(self.fleet, self._store, self._meter, fit, before, self._claim, self._on_change)
+        self.queue = Queue(
+            self.fleet, self._store, self._meter, self._fit, before, self._claim, self._on_change
+        )
         self._logs = logs
         self._began = time.monotonic()
         self._keep_fleet = False
@@ -177,6 +182,14 @@ class Engine:
                 model = ""
             fleet = fleet_spec(self.settings, model)
         return {name: space.preset(name, space.plain(fleet)) for name in space.PRESETS}
+
+    async def outline(self, spec: SweepSpec) -> Outline:
+        """What ``spec`` would come to, checked but not queued. Raises LabError."""
+
+        async def server() -> LlamaServer:
+            return (await self.fleet.find_parts())[0]
+
+        return await look_ahead(spec, self._fit.room(), server)
 
     # -- commands
 

@@ -131,12 +131,12 @@ class Fit:
 
     async def refusal(self, spec: FleetSpec, cells: Sequence[CellView]) -> str:
         """Why ``spec`` cannot run, from all that ``cells`` have taught; "" when it can."""
-        return await asyncio.to_thread(self._refusal, spec, self._room(), correction(cells))
+        return await asyncio.to_thread(self._refusal, spec, self.room(), correction(cells))
 
     async def come_back(self, cells: Sequence[CellView]) -> list[int]:
         """The cells left out for memory that fit by what is known now."""
         out = [c for c in cells if c.status == CellStatus.SKIPPED and c.reason.startswith(NO_ROOM)]
-        room, taken = self._room(), correction(cells)
+        room, taken = self.room(), correction(cells)
 
         def fitting() -> list[int]:
             verdicts: dict[bytes, str] = {}  # cells that differ only in their load share a fleet
@@ -152,7 +152,7 @@ class Fit:
         """What the running instances of ``spec`` took, as ``Taken`` in plain words; empty when none runs."""
         pids = tuple(self._held())
         vram = self._reading().vram_by_pid
-        room = self._room()
+        room = self.room()
         taken = await asyncio.to_thread(_taken, spec, pids, vram, room)
         return {"memory": msgspec.to_builtins(taken)} if taken else {}
 
@@ -167,7 +167,8 @@ class Fit:
         vram = self._reading().vram_by_pid
         return {view.pid: vram.get(view.pid) for view in self._fleet.views() if view.pid}
 
-    def _room(self) -> Room:
+    def room(self) -> Room:
+        """What is free now, with what the fleet holds."""
         return measure_room(self._reading().gpus, self._held(), self._reserve_gb, self._limits)
 
 

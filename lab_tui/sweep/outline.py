@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
-from lab_tui.model import CellStatus, CellView, Data, FleetSpec, SweepSpec, SweepStatus
+from lab_tui.model import CellStatus, CellView, FleetSpec, Outline, SweepSpec, SweepStatus
+from lab_tui.serving import llama_server
 from lab_tui.serving.memory import Estimate
+from lab_tui.serving.parts import LlamaServer
 from lab_tui.serving.shape import read_shape
 from lab_tui.store.store import StoredSweep
-from lab_tui.sweep import confirm, space, summary
+from lab_tui.sweep import confirm, course, space, summary
 from lab_tui.sweep.adaptive import most_cells
 from lab_tui.sweep.fit import Room, corrected, problem
+from lab_tui.sweep.strategy import strategy
+
+__all__ = ["Outline", "look_ahead", "outline"]
 
 
-class Outline(Data, frozen=True, kw_only=True):
-    """Field names are those of ``sweep --dry-run --json``. ``None``: there are no cards."""
+async def look_ahead(spec: SweepSpec, room: Room, server: Callable[[], Awaitable[LlamaServer]]) -> Outline:
+    """The outline of ``spec`` as it was asked for, checked as the queue would check it. Raises LabError.
 
-    name: str
-    strategy: str
-    cells: int
-    cells_too_large: int  # of them, left out because they do not fit
-    instance_starts: int  # of the search, at most
-    confirm_starts: int  # to measure the best again, at most
-    longest_s: float  # at most, confirmation included: every window runs to its limit, or the budget ends
-    largest: FleetSpec  # the fleet that needs most
-    weights_bytes: int  # of the model
-    kv_bytes: int  # of each instance of the largest fleet, as are the next two
-    ram_each_bytes: int
-    vram_each_bytes: int
-    ram_bytes: int  # of the largest fleet
-    vram_bytes: int
-    ram_free_bytes: int  # beyond the reserve, with what our own instances hold
-    vram_free_bytes: int | None
-    reserve_bytes: int
-    fits: bool  # the largest fleet does
-    reason: str  # why it does not
+    ``server`` gives the llama-server build; it is asked only where arguments of it are given.
+    """
+    space.check(spec)
+    strategy(spec.strategy)
+    course.check_budget(spec)
+    llama_server.check_spec(spec.fleet)
+    if spec.fleet.extra_args or any(name.startswith(space.ARG) for name in spec.axes):
+        build = await server()
+        llama_server.check_extra_args(build, spec.fleet.extra_args)
+        space.check_arguments(build, spec)
+    laid_out = space.laid_out(spec, llama_server.usable_cores())
+    return await asyncio.to_thread(outline, laid_out, room)
 
 
 def outline(spec: SweepSpec, room: Room) -> Outline:

@@ -1,48 +1,100 @@
-"""Axes of a sweep as a user types them: ``1,2,4`` or ``1-4``; several as ``threads=1,2 batch=512``."""
+"""Axes of a sweep as a user types them: ``1,2,4`` or ``1-4``; llama-server's own as ``--poll=0,50``."""
 
 from __future__ import annotations
 
-import math
-import shlex
+import re
+from typing import NamedTuple
 
-from lab_tui.model import AxisValue, LabError, SweepSpec
+from lab_tui.model import AxisValue, FleetSpec, LabError
 
-MAIN = ("instances", "parallel", "concurrency")
-LOAD = ("concurrency", "output-tokens", "balancing")  # these restart no instance
 MOST = 512  # values of one axis
+ARG = "arg:"  # begins the name of an axis that is one of llama-server's own arguments
 
 Axes = dict[str, tuple[AxisValue, ...]]
 
 
+class Shown(NamedTuple):
+    """One axis as the form shows it."""
+
+    name: str  # as ``--axis`` takes it
+    label: str
+    hint: str
+
+
+AXES = (
+    Shown("instances", "instances", "llama-server processes"),
+    Shown("parallel", "slots each", "streams at once in each"),
+    Shown("concurrency", "streams", "requests in flight, over all"),
+    Shown("threads", "threads", "of each instance"),
+    Shown("threads-http", "HTTP threads", "of each instance"),
+    Shown("batch", "batch", "tokens"),
+    Shown("ubatch", "ubatch", "tokens"),
+    Shown("ctx-per-slot", "context", "tokens a slot"),
+    Shown("flash-attn", "flash attention", "on,off,auto"),
+    Shown("cache-type-k", "K cache", "f16,q8_0,q4_0"),
+    Shown("cache-type-v", "V cache", "f16,q8_0,q4_0"),
+    Shown("kv-unified", "unified KV", "on,off"),
+    Shown("gpu-layers", "GPU layers", "0,16,99"),
+    Shown("balancing", "balancing", "round_robin,least_conn"),
+    Shown("output-tokens", "answer lengths", "tokens, as an axis"),
+)
+LABELS = {axis.name: axis.label for axis in AXES}
+
+
+class Wrong(LabError):
+    """What is typed into a field is wrong; ``field`` is the field's id."""
+
+    def __init__(self, field: str, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.field = field
+
+
+def usual(name: str, fleet: FleetSpec) -> str:
+    """What an axis is while it does not vary; "" where the fleet does not say."""
+    value = getattr(fleet, name.replace("-", "_"), None)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "" if value is None else str(value)
+
+
 def parse_values(name: str, text: str) -> tuple[AxisValue, ...]:
-    """``1,2,4-6`` as values in rising order, each once. Raises LabError."""
-    values: set[AxisValue] = set()
+    """``1,2,4-6``: numbers in rising order, words as they come, each once. Raises Wrong.
+
+    Whether they are in range the engine knows.
+    """
+    label = LABELS.get(name, name)
+    values: list[AxisValue] = []
     for part in text.replace(" ", ",").split(","):
         low, dash, high = part.partition("-")
-        if not part:
-            continue
         if dash and low.isdecimal() and high.isdecimal():
             if int(high) - int(low) >= MOST:
-                raise LabError(f"{name}: {part} is more than {MOST} values", "give fewer, such as 1,2,4,8")
-            values.update(range(int(low), int(high) + 1))
-        else:
-            values.add(int(part) if part.isdecimal() else part)
-    if name in MAIN:
-        for value in values:
-            if not isinstance(value, int) or value < 1:
-                raise LabError(f"{name}: {value!r} is not a number from 1 up", "give numbers such as 1,2,4")
-    return tuple(sorted(values, key=lambda value: (isinstance(value, str), value)))
+                raise Wrong(
+                    name, f"{label}: {part} is more than {MOST} values", "give fewer, such as 1,2,4,8"
+                )
+            values.extend(range(int(low), int(high) + 1))
+        elif part:
+            values.append(_value(part))
+    if not values:
+        raise Wrong(name, f"{label}: {text!r} has no value", "give values such as 1,2,4, or leave it empty")
+    each = tuple(dict.fromkeys(values))
+    return tuple(sorted(each, key=int)) if all(isinstance(value, int) for value in each) else each
 
 
-def parse_others(text: str) -> Axes:
-    """``threads=1,2 batch=512`` as axes. Raises LabError."""
+def parse_arguments(text: str) -> Axes:
+    """``--poll=0,50 --prio=0,1`` as axes. Raises Wrong."""
     axes: Axes = {}
     for word in text.split():
-        name, equals, values = word.partition("=")
-        if not equals or not values:
-            raise LabError(f"{word!r} is no axis", "write name=1,2,4 with a space between axes")
-        axes[name] = parse_values(name, values)
+        flag, equals, values = word.removeprefix(ARG).partition("=")
+        if not flag.startswith("-") or not equals or not values:
+            raise Wrong(
+                "arguments", f"arguments: {word!r} is none that varies", "write --poll=0,50 with its values"
+            )
+        axes[f"{ARG}{flag}"] = tuple(dict.fromkeys(map(_value, filter(None, values.split(",")))))
     return axes
+
+
+def _value(text: str) -> AxisValue:
+    return int(text) if re.fullmatch(r"0|[1-9]\d{0,17}", text) else text
 
 
 def show_values(values: tuple[AxisValue, ...]) -> str:
@@ -50,42 +102,24 @@ def show_values(values: tuple[AxisValue, ...]) -> str:
     return ",".join(map(str, values))
 
 
-def show_others(axes: Axes) -> str:
-    """The axes that have no field of their own, as they are typed."""
-    return " ".join(f"{name}={show_values(values)}" for name, values in axes.items() if name not in MAIN)
+def show_arguments(axes: Axes) -> str:
+    """The axes that are llama-server's own arguments, as they are typed."""
+    own = ((name.removeprefix(ARG), values) for name, values in axes.items() if name.startswith(ARG))
+    return " ".join(f"{flag}={show_values(values)}" for flag, values in own)
 
 
-def merge(preset: Axes, typed: Axes) -> Axes:
-    """The typed axes in the preset's order, which says what changes slowest; new ones go first."""
-    fresh = {name: values for name, values in typed.items() if name not in preset and name not in MAIN}
-    kept = {name: typed[name] for name in preset if name in typed}
-    main: Axes = {name: typed[name] for name in ("parallel", "instances", "concurrency") if name in typed}
-    return {**fresh, **kept, **main}
-
-
-def cells(axes: Axes) -> int:
-    """How many cells a grid over the axes has."""
-    return math.prod(len(values) for values in axes.values()) if axes else 0
-
-
-def model_loads(spec: SweepSpec) -> int:
-    """How often an instance loads the model when the fleet only grows within one setting of the rest."""
-    instances = [value for value in spec.axes.get("instances", ()) if isinstance(value, int)]
-    rest = [values for name, values in spec.axes.items() if name not in LOAD and name != "instances"]
-    return math.prod(len(values) for values in rest) * max(instances, default=spec.fleet.instances)
-
-
-def command(spec: SweepSpec, preset: SweepSpec | None) -> str:
-    """``lab-tui sweep`` as a user would type it."""
-    words = ["lab-tui", "sweep", "-m", spec.fleet.model]
-    if preset is not None and preset.axes == spec.axes:
-        words += ["--preset", preset.name]
-    else:
-        for name, values in spec.axes.items():
-            words += ["--axis", f"{name}={show_values(values)}"]
-    if spec.strategy != (preset.strategy if preset else "grid"):
-        words += ["--strategy", spec.strategy]
-    for option, value in (("--slo-ttft-ms", spec.slo.ttft_ms), ("--slo-stream-tps", spec.slo.stream_tps)):
-        if value is not None:
-            words += [option, f"{value:g}"]
-    return shlex.join([*words, "--detach"])
+def field_of(message: str) -> str:
+    """The field of the form that a refusal of the engine is about; "" when it is about none alone."""
+    axis = re.match(r"axis (\S+?):? ", message)
+    if axis is not None:
+        return "arguments" if axis[1].startswith(ARG) else axis[1] if axis[1] in LABELS else ""
+    if message.startswith("the axis output-tokens"):
+        return "output"
+    starts = {
+        "model ": "model",
+        "a budget of ": "budget",
+        "llama-server": "arguments",
+        "base-port ": "base_port",
+        "front-port ": "front_port",
+    }
+    return next((field for start, field in starts.items() if message.startswith(start)), "")

@@ -38,6 +38,11 @@ def size(value: int | None) -> str:
     return f"{amount:.0f}{unit}" if unit == "B" or amount >= 9.95 else f"{amount:.1f}{unit}"
 
 
+def decimal(value: int) -> str:
+    """Bytes in decimal units, as estimates of memory and their reasons give them: ``5.8 GB``, ``120 MB``."""
+    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+
+
 def of_total(used: int | None, total: int | None) -> str:
     """``86G/141G``, or what of it is known."""
     if used is None and total is None:

@@ -141,12 +141,12 @@ async def test_what_instances_hold_is_free_for_the_next_fleet(fleet: Fleet, mode
     """A fleet that takes half of all memory could otherwise never be replaced by another."""
     spec = tiny_spec(model, instances=2, parallel=64, ctx_per_slot=4096)
     asked = Fit(fleet, lambda: Reading(host=HostReading(name="here", cores=2)), 0.0)
-    before = asked._room().ram_bytes
+    before = asked.room().ram_bytes
     await fleet.up(spec)
     await fleet.wait_ready()
     held = sum(fit.private_bytes(view.pid) for view in fleet.views() if view.pid)
     assert held > 2 * 128 * 2**20  # the cache alone
-    assert abs(asked._room().ram_bytes - before) < max(held / 2, GB)
+    assert abs(asked.room().ram_bytes - before) < max(held / 2, GB)
     kept = (await asked.taken(spec))["memory"]
     plain = estimate(spec, read_shape(model), gpu=False)
     assert not kept["on_gpu"] and kept["vram_bytes"] is None
@@ -166,7 +166,7 @@ async def test_cards_tell_what_an_instance_holds(fleet: Fleet, model: Path) -> N
         host=HostReading(name="here", cores=2), gpus=(card(0, 24.0, 3.0),), vram_by_pid={view.pid: 2 * GB}
     )
     asked = Fit(fleet, lambda: reading, 1.5)
-    assert asked._room().vram_bytes == 21.5 * GB
+    assert asked.room().vram_bytes == 21.5 * GB
     kept = (await asked.taken(spec))["memory"]
     assert kept["on_gpu"] and kept["vram_bytes"] == 2 * GB
     assert kept["vram_offset_bytes"] == 2 * GB - estimate(spec, read_shape(model), gpu=True).vram_bytes

@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import msgspec
+
 from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import (
     Best,
@@ -28,6 +30,7 @@ from lab_tui.model import (
     LoadView,
     LogLine,
     Measurement,
+    Outline,
     Percentiles,
     Phase,
     Snapshot,
@@ -240,7 +243,7 @@ PRESETS = {
     "threads": SweepSpec(
         name="threads",
         fleet=FLEET,
-        axes={"threads": (1, 2, 4), "threads_http": (2, 8), "concurrency": (16,)},
+        axes={"threads": (1, 2, 4), "threads-http": (2, 8), "concurrency": (16,)},
     ),
 }
 
@@ -255,6 +258,7 @@ class FakeClient(EngineClient):
         self.silent = False  # the engine hangs: the line stays open, nothing comes
         self.refusal: LabError | None = None
         self.finished: list[SweepView] = []
+        self.outlines: list[SweepSpec] = []  # that were asked for
         self.log_lines = [f"line {number}: slot 0 released, n_tokens = 128" for number in range(40)]
         self.log_ends = False  # a followed log ends, as when the engine closes the line
         self.changed = asyncio.Event()
@@ -314,6 +318,37 @@ class FakeClient(EngineClient):
     async def sweep(self, spec: SweepSpec) -> SweepView:
         self._answer("sweep", spec)
         return sweep_view(9, name=spec.name)
+
+    async def outline(self, spec: SweepSpec) -> Outline:
+        """As if four instances fitted."""
+        if self.refusal:
+            raise self.refusal
+        most = max(int(value) for value in spec.axes.get("instances", (spec.fleet.instances,)))
+        cells = math.prod(map(len, spec.axes.values()))
+        self.outlines.append(spec)
+        return Outline(
+            name=spec.name,
+            strategy=spec.strategy,
+            cells=cells,
+            cells_too_large=cells // 4 if most > 4 else 0,
+            instance_starts=7 * most,
+            confirm_starts=8 * most if spec.confirm else 0,
+            longest_s=cells * (spec.window.max_s + 3),
+            largest=msgspec.structs.replace(spec.fleet, instances=most),
+            weights_bytes=2 * G,
+            kv_bytes=G,
+            ram_each_bytes=G // 2,
+            vram_each_bytes=3 * G,
+            ram_bytes=2 * G + most * G // 2,
+            vram_bytes=3 * most * G,
+            ram_free_bytes=90 * G,
+            vram_free_bytes=14 * G,
+            reserve_bytes=3 * G // 2,
+            fits=most <= 4,
+            reason=""
+            if most <= 4
+            else f"does not fit: {most} instances need 50 GB on the GPU, 15 GB are free",
+        )
 
     async def sweeps(self) -> list[SweepView]:
         return self.finished

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from textual.command import CommandPalette
-from textual.widgets import Button, Input, Select
+from textual.widgets import Button
 
-from lab_tui.model import FleetSpec, LabError, SweepSpec, SweepStatus
+from lab_tui.model import LabError, SweepStatus
 from lab_tui.ui.actions import BY_NAME, CHANGES
 from lab_tui.ui.screens.dialogs import ConfirmDialog, QuitDialog
 from lab_tui.ui.screens.help import HelpScreen
@@ -78,78 +78,6 @@ async def test_refusals_are_shown() -> None:
         shown.client.refusal = LabError("port 9000 is in use", "stop pid 7")
         await shown.press("S")
         await shown.says("port 9000 is in use: stop pid 7")
-
-
-async def test_up_form() -> None:
-    async with lab(FakeClient(empty())) as shown:
-        await shown.press("S")
-        form = await shown.on(UpForm)
-        form.query_one("#model", Input).value = "/m/a.gguf"
-        form.query_one("#instances", Input).value = "0"
-        await shown.press("ctrl+s")
-        await until(lambda: "whole number from 1 to 64" in str(form.query_one("#problem").render()))
-        form.query_one("#instances", Input).value = "3"
-        shown.client.refusal = LabError("no such model", "give another")
-        await shown.press("ctrl+s")
-        await until(lambda: "no such model: give another" in str(form.query_one("#problem").render()))
-        shown.client.refusal = None
-        await shown.press("ctrl+s")
-        await shown.on(OverviewScreen)
-        spec = shown.client.calls[-1][1]
-        assert isinstance(spec, FleetSpec)
-        assert (spec.model, spec.instances, spec.parallel) == ("/m/a.gguf", 3, 4)
-        await shown.says("lab-tui up -m /m/a.gguf -i 3 -p 4")
-
-
-async def test_new_sweep_form() -> None:
-    async with lab() as shown:
-        await shown.press("n")
-        form = await shown.on(NewSweepForm)
-        count = form.query_one("#count")
-        await until(lambda: "12 cells" in str(count.render()))
-        assert "4 model loads" in str(count.render())
-        assert form.query_one("#model", Input).value == FLEET.model
-        form.query_one("#preset", Select).value = "full"
-        await until(lambda: "308 cells" in str(count.render()))
-        form.query_one("#concurrency", Input).value = "0"
-        await until(lambda: "concurrency" in str(count.render()))
-        form.query_one("#concurrency", Input).value = "1,2"
-        form.query_one("#others", Input).value = "batch=512,2048"
-        await until(lambda: "112 cells" in str(count.render()))
-        shown.client.refusal = LabError("axis batch: too big", "give less")
-        await shown.press("ctrl+s")
-        await until(lambda: "axis batch: too big: give less" in str(form.query_one("#problem").render()))
-        shown.client.refusal = None
-        await shown.press("ctrl+s")
-        await shown.on(OverviewScreen)
-        spec = shown.client.calls[-1][1]
-        assert isinstance(spec, SweepSpec)
-        assert spec.name == "custom"
-        assert list(spec.axes) == ["batch", "instances", "parallel", "concurrency"] or spec.axes["batch"] == (
-            512,
-            2048,
-        )
-        await shown.says("lab-tui sweep")
-
-
-async def test_a_preset_is_sent_as_it_is() -> None:
-    async with lab() as shown:
-        await shown.press("n")
-        form = await shown.on(NewSweepForm)
-        await until(lambda: "12 cells" in str(form.query_one("#count").render()))
-        await shown.press("ctrl+s")
-        await shown.on(OverviewScreen)
-        assert shown.client.calls[-1][1].name == "quick"
-        await shown.says("--preset quick")
-
-
-async def test_escape_leaves_a_form() -> None:
-    async with lab() as shown:
-        await shown.press("n")
-        await shown.on(NewSweepForm)
-        await shown.press("escape")
-        await shown.on(OverviewScreen)
-        assert not shown.client.calls
 
 
 async def test_pause_and_resume() -> None:

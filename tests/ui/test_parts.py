@@ -6,7 +6,7 @@ import pytest
 
 from lab_tui.config import Settings, UiSettings
 from lab_tui.model import History, LabError
-from lab_tui.ui import axes, theme
+from lab_tui.ui import theme
 from lab_tui.ui.actions import ACTIONS, BY_NAME, CHANGES
 from lab_tui.ui.app import LabApp
 from lab_tui.ui.screens.instance import InstanceScreen
@@ -16,7 +16,7 @@ from lab_tui.ui.series import Series
 from lab_tui.ui.widgets.bars import big, gauge, nice_top, spark
 from lab_tui.ui.widgets.pane import share_out
 from lab_tui.ui.widgets.plot import Chart, Curve, draw
-from tests.ui.fake import PRESETS, FakeClient, history, snapshot
+from tests.ui.fake import FakeClient, history, snapshot
 
 
 def test_spark_tells_zero_from_unknown() -> None:
@@ -80,32 +80,6 @@ def test_share_out() -> None:
     assert share_out(16, (5, 4, 2, 3), (2, 2, 1, 1)) == [5, 4, 2, 5]
     assert share_out(6, (65, 15, 9, 9), (2, 2, 1, 1)) == [2, 2, 1, 1]
     assert sum(share_out(30, (65, 15, 9, 9), (2, 2, 1, 1))) == 30
-
-
-def test_axes_as_typed() -> None:
-    assert axes.parse_values("instances", "4, 1,2-3 2") == (1, 2, 3, 4)
-    assert axes.parse_values("flash-attn", "on,off") == ("off", "on")
-    assert axes.parse_others("threads=1,2 batch=512") == {"threads": (1, 2), "batch": (512,)}
-    for text in ("0", "x", "1,-2"):
-        with pytest.raises(LabError):
-            axes.parse_values("concurrency", text)
-    with pytest.raises(LabError):
-        axes.parse_values("concurrency", "1-100000")
-    with pytest.raises(LabError):
-        axes.parse_others("threads")
-
-
-def test_counts() -> None:
-    assert axes.cells(PRESETS["full"].axes) == 308
-    assert axes.model_loads(PRESETS["full"]) == 7 * 16
-    assert axes.model_loads(PRESETS["quick"]) == 4
-    assert axes.model_loads(PRESETS["threads"]) == 6 * PRESETS["threads"].fleet.instances
-
-
-def test_command_of_a_sweep() -> None:
-    quick = PRESETS["quick"]
-    assert axes.command(quick, quick).endswith("--preset quick --detach")
-    assert "--axis parallel=1,4" in axes.command(quick, PRESETS["full"])
 
 
 def test_every_action_can_be_carried_out() -> None:

@@ -1,4 +1,4 @@
-"""What the forms share: labelled fields, one line for what is wrong, a start and a cancel button."""
+"""What the forms share: labelled fields that say what is wrong in them, a foot that is always seen."""
 
 from __future__ import annotations
 
@@ -8,29 +8,48 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widget import Widget
-from textual.widgets import Button, Input, Label, Static
+from textual.widgets import Button, Input, Label, Select, Static
 
 from lab_tui.model import LabError
+from lab_tui.ui import axes
+from lab_tui.ui.axes import Wrong
 
 T = TypeVar("T")
 
 
-class Field(Horizontal):
-    """A label and what is to be filled in."""
+class Choice(Select[str]):
+    """One of a few words. Up and down go to the next field, as everywhere in a form."""
 
-    def __init__(self, label: str, entry: Widget, hint: str = "") -> None:
+    BINDINGS: ClassVar[list[BindingType]] = [("enter,space", "show_overlay", "Choose")]
+
+    def __init__(self, words: tuple[str, ...], id: str) -> None:
+        super().__init__(((word, word) for word in words), allow_blank=False, id=id, compact=True)
+
+
+class Field(Vertical):
+    """A label, what is to be filled in, and below it what is wrong with that."""
+
+    def __init__(self, label: str, entry: Widget, hint: str | Widget = "") -> None:
         super().__init__(classes="field")
-        self._label, self._entry, self._hint = label, entry, hint
+        self._label, self.entry = label, entry
+        self._hint = Label(hint, markup=False, classes="hint") if isinstance(hint, str) else hint
+        self._wrong = Static("", markup=False, classes="wrong")
 
     def compose(self) -> ComposeResult:
-        """Label, entry, hint."""
-        yield Label(self._label, markup=False, classes="name")
-        yield self._entry
-        if self._hint:
-            yield Label(self._hint, markup=False, classes="hint")
+        """Label, entry, hint; below them the complaint."""
+        with Horizontal(classes="line"):
+            yield Label(self._label, markup=False, classes="name")
+            yield self.entry
+            yield self._hint
+        yield self._wrong
+
+    def complain(self, text: str) -> None:
+        """Say what is wrong here; "" takes it back."""
+        self._wrong.update(text)
+        self._wrong.display = bool(text)
 
 
 class Form(ModalScreen[T | None], Generic[T]):
@@ -42,14 +61,23 @@ class Form(ModalScreen[T | None], Generic[T]):
         ("down", "app.focus_next"),
         ("up", "app.focus_previous"),
     ]
-    # Below so many columns the hints go, so that the fields can be read.
+    # Below so many columns the hints go, and below so many rows the command.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (76, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-high")]
     TITLE = ""
     START = "Start"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._complaining: Field | None = None
 
     def fields(self) -> Iterator[Widget]:
         """The fields, from the top."""
         raise NotImplementedError
+
+    def figures(self) -> Iterator[Widget]:
+        """What is said below the fields."""
+        yield from ()
 
     def submit(self) -> Coroutine[Any, Any, T]:
         """Read the fields and hand over what sends them. Raises LabError for what is wrong in them."""
@@ -57,19 +85,22 @@ class Form(ModalScreen[T | None], Generic[T]):
 
     def compose(self) -> ComposeResult:
         """The box."""
-        with VerticalScroll(classes="dialog form", can_focus=False) as box:
+        with Vertical(classes="dialog form") as box:
             box.border_title = self.TITLE
-            yield from self.fields()
-            yield Static("", markup=False, id="problem")
-            with Horizontal(classes="buttons"):
-                yield Button(f"{self.START} (ctrl+s)", id="start", variant="primary", compact=True)
-                yield Button("Cancel (esc)", id="cancel", compact=True)
+            with VerticalScroll(can_focus=False, classes="fields"):
+                yield from self.fields()
+            with Vertical(classes="foot"):
+                yield from self.figures()
+                yield Static("", markup=False, id="problem")
+                with Horizontal(classes="buttons"):
+                    yield Button(f"{self.START} (ctrl+s)", id="start", variant="primary", compact=True)
+                    yield Button("Cancel (esc)", id="cancel", compact=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Start or leave."""
         if event.button.id == "start":
             self.action_submit()
-        else:
+        elif event.button.id == "cancel":
             self.dismiss(None)
 
     def on_input_submitted(self) -> None:
@@ -78,12 +109,15 @@ class Form(ModalScreen[T | None], Generic[T]):
 
     def action_submit(self) -> None:
         """Send what is filled in; the form stays open when that is refused."""
+        if self.query_one("#start", Button).disabled:
+            return
         try:
             work = self.submit()
         except LabError as error:
-            self.problem(str(error))
+            self.refuse(error, go_there=True)
             return
-        self.problem("…")
+        self.refuse(None)
+        self._say("… starting")
         self.query_one("#start", Button).disabled = True
         self.run_worker(self._send(work), group="calls", exclusive=True)
 
@@ -91,14 +125,30 @@ class Form(ModalScreen[T | None], Generic[T]):
         try:
             outcome = await work
         except LabError as error:
-            self.problem(str(error))
             self.query_one("#start", Button).disabled = False
+            self.refuse(error, go_there=True)
         else:
             self.dismiss(outcome)
 
-    def problem(self, text: str) -> None:
-        """Say what is wrong, in one place."""
-        self.query_one("#problem", Static).update(text)
+    def refuse(self, error: LabError | None, *, go_there: bool = False) -> None:
+        """Say what is wrong, once: at the field that it is about, else at the foot. None: nothing is."""
+        name = error.field if isinstance(error, Wrong) else axes.field_of(error.message) if error else ""
+        at = next((field for field in self.query(Field) if name and field.entry.id == name), None)
+        if self._complaining is not None and self._complaining is not at:
+            self._complaining.complain("")
+        self._complaining = at
+        self._say(str(error) if error is not None and at is None else "")
+        if at is not None:
+            at.complain(f"✖ {error}")
+            if go_there:
+                at.entry.focus()
+            if go_there or self.focused is at.entry:
+                self.call_after_refresh(at.scroll_visible, animate=False)
+
+    def _say(self, text: str) -> None:
+        line = self.query_one("#problem", Static)
+        line.update(text)
+        line.display = bool(text)
 
     def text(self, id: str) -> str:
         """What stands in a field."""
@@ -108,26 +158,6 @@ class Form(ModalScreen[T | None], Generic[T]):
         """A path from a field, as this process sees it: the engine works in another folder."""
         text = self.text(id)
         return str(Path(text).expanduser().absolute()) if text else ""
-
-    def number(self, id: str, name: str, low: int, high: int) -> int:
-        """A whole number from a field. Raises LabError."""
-        text = self.text(id)
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise LabError(f"{name}: {text or 'nothing'} is not a whole number from {low} to {high}")
-        return int(text)
-
-    def bound(self, id: str, name: str) -> float | None:
-        """A number above 0 from a field that may be empty. Raises LabError."""
-        text = self.text(id)
-        if not text:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = 0.0
-        if not 0 < value < float("inf"):
-            raise LabError(f"{name}: {text} is not a number above 0", "leave it empty for no bound")
-        return value
 
 
 def entry(value: object, id: str, placeholder: str = "") -> Input:

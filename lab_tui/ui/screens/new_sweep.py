@@ -2,52 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-import msgspec
 from textual import work
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Input, Select, Static
+from textual.widgets import Checkbox, Input, Label, Select, Static
 
 from lab_tui.client import EngineClient
 from lab_tui.config import Settings
-from lab_tui.model import LabError, Slo, Snapshot, SweepSpec, SweepView
-from lab_tui.ui import axes
+from lab_tui.model import LabError, Outline, Snapshot, SweepSpec, SweepView
+from lab_tui.ui import asked, axes
 from lab_tui.ui import format as fmt
-from lab_tui.ui.screens.form import Field, Form, entry
+from lab_tui.ui.asked import CUSTOM, Typed
+from lab_tui.ui.screens.form import Choice, Field, Form, entry
 from lab_tui.ui.screens.up import usual_fleet
-from lab_tui.ui.theme import ACCENT, MUTED, STRONG
+from lab_tui.ui.theme import ACCENT, GOOD, MUTED, STRONG, WARN
 
 STRATEGIES = ("grid", "adaptive", "ladder")
+TYPING_S = 0.25  # without another letter, before the engine is asked what it comes to
 
 
 class NewSweepForm(Form[tuple[SweepView, str]]):
-    """Model, preset and axes, with what they come to. Ends with the sweep and the command for it."""
+    """Everything a sweep can be asked for, and what it comes to. Ends with the sweep and its command."""
 
     TITLE = "New sweep"
 
     def __init__(self, client: EngineClient, settings: Settings, snapshot: Snapshot | None) -> None:
         super().__init__()
-        self._client = client
+        self._client, self._settings, self._snapshot = client, settings, snapshot
         self._fleet = usual_fleet(settings, snapshot)
         self._presets: dict[str, SweepSpec] = {}
 
     def fields(self) -> Iterator[Widget]:
-        """Presets fill in the axes, which can then be changed."""
+        """Presets fill in the rest, which can then be changed."""
         yield Field("model", entry(self._fleet.model, "model", "path of a GGUF file"))
-        yield Field("preset", Select[str]([], prompt="asking the engine", id="preset", compact=True))
-        yield Field("instances", entry("", "instances", str(self._fleet.instances)))
-        yield Field("slots each", entry("", "parallel", str(self._fleet.parallel)))
-        yield Field("streams", entry("", "concurrency", "1,4,16"))
-        yield Field("other axes", entry("", "others", "threads=1,2,4 batch=512,2048"))
-        yield Field(
-            "strategy", Select.from_values(STRATEGIES, allow_blank=False, id="strategy", compact=True)
-        )
+        yield Field("preset", Choice((CUSTOM,), "preset"), "fills in the rest")
+        yield Label("what varies: 1,2,4 or 1-8; empty: as the fleet", classes="section")
+        for axis in axes.AXES:
+            yield Field(axis.label, entry("", axis.name, axes.usual(axis.name, self._fleet)), axis.hint)
+        yield Field("arguments", entry("", "arguments", "--poll=0,50"), "llama-server's own that vary")
+        yield Label("what one request asks, in tokens", classes="section")
+        yield Field("prompt", entry("", "prompt"))
+        yield Field("answer", entry("", "output"), "128, or a range as 64-256")
+        yield Label("how", classes="section")
+        yield Field("strategy", Choice(STRATEGIES, "strategy"), "adaptive: a fraction of the cells")
+        yield Field("seconds a cell", entry("", "seconds"), "at most, of measuring")
+        yield Field("budget", entry("", "budget", "none"), "10m, 1h: ends in time")
+        yield Field("confirm", Checkbox("measure the top few again", True, id="confirm", compact=True))
+        yield Label("objective: most tok/s, of the cells that keep these", classes="section")
         yield Field("TTFT at most", entry("", "ttft", "no bound"), "ms, p95")
-        yield Field("stream at least", entry("", "stream", "no bound"), "tok/s of one stream")
+        yield Field("stream at least", entry("", "stream", "no bound"), "tok/s of one stream, p5")
+
+    def figures(self) -> Iterator[Widget]:
+        """What it comes to, and the command that asks the same."""
         yield Static("", id="count")
+        yield Static("", markup=False, id="command")
 
     def on_mount(self) -> None:
         """The engine knows the presets."""
@@ -58,12 +70,11 @@ class NewSweepForm(Form[tuple[SweepView, str]]):
         try:
             self._presets = await self._client.presets()
         except LabError as error:
-            self.problem(str(error))
+            self.refuse(error)
             return
-        select: Select[str] = self.query_one("#preset", Select)
-        select.set_options((name, name) for name in self._presets)
-        if self._presets:
-            select.value = next(iter(self._presets))
+        select = self.query_one("#preset", Choice)
+        select.set_options((name, name) for name in (*self._presets, CUSTOM))
+        select.value = next(iter(self._presets), CUSTOM)
         select.focus()
 
     # -- a preset fills the fields, the fields make the spec
@@ -72,73 +83,98 @@ class NewSweepForm(Form[tuple[SweepView, str]]):
         """Fill in what the preset says."""
         preset = self._presets.get(str(event.value))
         if event.select.id == "preset" and preset is not None:
-            if not self.text("model"):
-                self.query_one("#model", Input).value = preset.fleet.model
-            for name in axes.MAIN:
-                values = preset.axes.get(name, ())
-                self.query_one(f"#{name}", Input).value = axes.show_values(values)
-            self.query_one("#others", Input).value = axes.show_others(preset.axes)
-            self.query_one("#strategy", Select).value = preset.strategy
-        self._count()
+            self._fill(preset)
+        self._reckon()
+
+    def _fill(self, preset: SweepSpec) -> None:
+        texts = {axis.name: axes.show_values(preset.axes.get(axis.name, ())) for axis in axes.AXES}
+        texts["arguments"] = axes.show_arguments(preset.axes)
+        texts["prompt"] = str(preset.workload.prompt_tokens)
+        texts["output"] = asked.show_answer(preset.workload)
+        texts["seconds"] = f"{preset.window.max_s:g}"
+        if not self.text("model"):
+            texts["model"] = preset.fleet.model
+        for name, text in texts.items():
+            self.query_one(f"#{name}", Input).value = text
+        self.query_one("#strategy", Choice).value = preset.strategy
 
     def on_input_changed(self) -> None:
         """What it comes to changes with every letter."""
-        self._count()
+        self._reckon()
 
-    def _preset(self) -> SweepSpec | None:
-        return self._presets.get(str(self.query_one("#preset", Select).value))
+    def on_checkbox_changed(self) -> None:
+        """Confirming takes time of its own."""
+        self._reckon()
 
-    def spec(self) -> SweepSpec:
-        """The fields as a sweep. Raises LabError."""
-        preset = self._preset()
-        if preset is None:
+    def asked(self) -> tuple[SweepSpec, str]:
+        """The fields as a sweep, and the command for it. Raises LabError."""
+        if not self._presets:
             raise LabError("the presets are not here yet", "wait for the engine, or escape and try again")
-        typed = {name: axes.parse_values(name, self.text(name)) for name in axes.MAIN if self.text(name)}
-        typed |= axes.parse_others(self.text("others"))
-        if not self.text("model"):
-            raise LabError("model: nothing is given", "`lab-tui models list` shows what there is")
-        if "concurrency" not in typed:
-            raise LabError("streams: nothing is given", "say how many at once, such as 1,4,16")
-        chosen = axes.merge(preset.axes, typed)
-        same = chosen == preset.axes
-        return msgspec.structs.replace(
-            preset,
-            name=preset.name if same else "custom",
-            fleet=msgspec.structs.replace(preset.fleet, model=self.path("model")),
-            axes=preset.axes if same else chosen,
-            strategy=str(self.query_one("#strategy", Select).value),
-            slo=Slo(
-                ttft_ms=self.bound("ttft", "TTFT at most"), stream_tps=self.bound("stream", "stream at least")
-            ),
+        typed = Typed(
+            model=self.path("model"),
+            preset=str(self.query_one("#preset", Choice).value),
+            axes={axis.name: self.text(axis.name) for axis in axes.AXES},
+            strategy=str(self.query_one("#strategy", Choice).value),
+            confirm=self.query_one("#confirm", Checkbox).value,
+            **{
+                name: self.text(name)
+                for name in ("arguments", "prompt", "output", "seconds", "budget", "ttft", "stream")
+            },
         )
+        fleet, named = asked.base_fleet(self._settings, self._snapshot, typed.model)
+        spec = asked.spec(typed, self._presets, fleet)
+        return spec, asked.command(spec, self._presets, named=named)
 
-    def _count(self) -> None:
-        """Say what the axes come to, or why they do not."""
-        line = self.query_one("#count", Static)
-        try:
-            spec = self.spec()
-        except LabError as error:
-            line.update(Content.styled(f" {error}" if self._presets else "", MUTED))
+    # -- what it comes to
+
+    @work(group="reckon", exclusive=True)
+    async def _reckon(self) -> None:
+        """Ask the engine what the fields come to, once no letter has followed for a while."""
+        await asyncio.sleep(TYPING_S)
+        if not self._presets:
             return
-        self.problem("")
-        loads = axes.model_loads(spec)
-        line.update(
-            Content.assemble(
-                (f"{fmt.plural(axes.cells(spec.axes), 'cell')}", f"{STRONG} {ACCENT}"),
-                f"  {fmt.plural(loads, 'model load')}  ",
-                (f"at most {fmt.duration(_longest(spec))} of measuring", MUTED),
-            )
-        )
+        try:
+            spec, command = self.asked()
+            self.query_one("#command", Static).update(f"$ {command}")
+            found = await self._client.outline(spec)
+        except LabError as error:
+            self.query_one("#count", Static).update(Content.styled("no figures yet", MUTED))
+            self.refuse(error)
+        else:
+            self.query_one("#count", Static).update(outline_text(found))
+            self.refuse(None)
 
     def submit(self) -> Coroutine[Any, Any, tuple[SweepView, str]]:
         """Queue it."""
-        spec = self.spec()
-        return self._queue(spec, axes.command(spec, self._preset()))
+        spec, command = self.asked()
+        return self._queue(spec, command)
 
     async def _queue(self, spec: SweepSpec, command: str) -> tuple[SweepView, str]:
         return await self._client.sweep(spec), command
 
 
-def _longest(spec: SweepSpec) -> float:
-    """Seconds of measuring when every window runs to its limit; starts and warm-up come on top."""
-    return axes.cells(spec.axes) * spec.window.max_s
+def outline_text(found: Outline) -> Content:
+    """What a sweep comes to, in two lines and the reason of what is left out."""
+    fleet = f"{found.largest.instances}×{found.largest.parallel}"
+    confirming = f" and {found.confirm_starts:,} to confirm" if found.confirm_starts else ""
+    lines = [
+        Content.assemble(
+            (fmt.plural(found.cells, "cell"), f"{STRONG} {ACCENT}"),
+            f"  {fmt.plural(found.instance_starts, 'model load')} at most{confirming}",
+            (f"  at most {fmt.duration(found.longest_s)}", STRONG),
+        ),
+        Content.assemble(
+            f"largest fleet {fleet}: ",
+            (_memory(found.ram_bytes, found.vram_bytes), STRONG),
+            (f", free {_memory(found.ram_free_bytes, found.vram_free_bytes or 0)}", MUTED),
+            *((("  ● all of it fits", GOOD),) if found.fits else ()),
+        ),
+    ]
+    if not found.fits:
+        out = f"{fmt.plural(found.cells_too_large, 'cell')} left out: the largest {found.reason}"
+        lines.append(Content.styled(f"! {out}", WARN))
+    return Content("\n").join(lines)
+
+
+def _memory(ram: int, vram: int) -> str:
+    return f"{fmt.decimal(ram)} and {fmt.decimal(vram)} on the GPU" if vram else fmt.decimal(ram)

@@ -14,6 +14,8 @@ from lab_tui import config
 from lab_tui.client import EngineClient
 from lab_tui.config import Settings
 from lab_tui.model import FleetSpec, LabError, Snapshot
+from lab_tui.ui.asked import whole
+from lab_tui.ui.axes import Wrong
 from lab_tui.ui.screens.form import Field, Form, entry
 
 
@@ -55,7 +57,7 @@ class UpForm(Form[FleetSpec]):
         try:
             presets = await self._client.presets()
         except LabError as error:
-            self.problem(str(error))
+            self.refuse(error)
             return
         model = self.query_one("#model", Input)
         if presets and not model.value:
@@ -66,18 +68,21 @@ class UpForm(Form[FleetSpec]):
         spec = msgspec.structs.replace(
             self._usual,
             model=self.path("model"),
-            instances=self.number("instances", "instances", 1, 64),
-            parallel=self.number("parallel", "slots each", 1, 256),
-            ctx_per_slot=self.number("context", "context", 64, 1 << 24),
-            base_port=self.number("base_port", "first port", 1, 65535),
-            front_port=self.number("front_port", "front port", 1, 65535),
+            instances=self._number("instances", "instances", 1, 64),
+            parallel=self._number("parallel", "slots each", 1, 256),
+            ctx_per_slot=self._number("context", "context", 64, 1 << 24),
+            base_port=self._number("base_port", "first port", 1, 65535),
+            front_port=self._number("front_port", "front port", 1, 65535),
             host=self.text("host"),
         )
         if not spec.model:
-            raise LabError("model: nothing is given", "`lab-tui models list` shows what there is")
+            raise Wrong("model", "model: nothing is given", "ctrl+o shows what there is")
         if not spec.host:
-            raise LabError("host: nothing is given", "127.0.0.1 is this machine alone")
+            raise Wrong("host", "host: nothing is given", "127.0.0.1 is this machine alone")
         return self._send_spec(spec)
+
+    def _number(self, field: str, label: str, low: int, high: int) -> int:
+        return whole(field, label, self.text(field), low, high)
 
     async def _send_spec(self, spec: FleetSpec) -> FleetSpec:
         await self._client.up(spec)

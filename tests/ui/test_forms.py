@@ -1,0 +1,297 @@
+"""The forms: what they ask for, what they say is wrong, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.widget import Widget
+from textual.widgets import Checkbox, Input, Static
+from typer.testing import CliRunner
+
+from lab_tui.cli import sweep as sweep_command
+from lab_tui.cli.app import app
+from lab_tui.config import Settings
+from lab_tui.model import FleetSpec, LabError, Snapshot, SweepSpec
+from lab_tui.sweep import course, space
+from lab_tui.ui import asked, axes
+from lab_tui.ui.asked import Typed
+from lab_tui.ui.axes import Wrong
+from lab_tui.ui.screens.form import Choice, Field, Form
+from lab_tui.ui.screens.new_sweep import NewSweepForm
+from lab_tui.ui.screens.overview import OverviewScreen
+from lab_tui.ui.screens.up import UpForm
+from tests.ui.fake import FLEET, FakeClient, empty, snapshot
+from tests.ui.helpers import Lab, lab, until
+
+
+def said(form: Form[Any], name: str = "") -> str:
+    """What stands below a field, or with "" below the form."""
+    if not name:
+        return str(form.query_one("#problem", Static).render())
+    field = next(field for field in form.query(Field) if field.entry.id == name)
+    wrong = field.query_one(".wrong", Static)
+    return str(wrong.render()) if wrong.display else ""
+
+
+def complaints(form: Form[Any]) -> dict[str, str]:
+    """Everything that is said to be wrong, by field."""
+    fields = [str(field.entry.id) for field in form.query(Field)]
+    return {name: text for name in ("", *fields) if (text := said(form, name))}
+
+
+def fill(form: Form[Any], **texts: str) -> None:
+    for name, text in texts.items():
+        form.query_one(f"#{name.replace('_', '-')}", Input).value = text
+
+
+# -- what is typed
+
+
+def test_values_as_typed() -> None:
+    assert axes.parse_values("instances", "4, 1,2-3 2") == (1, 2, 3, 4)
+    assert axes.parse_values("flash-attn", "on,off,on") == ("on", "off")
+    assert axes.parse_arguments("--poll=0,50 --split-mode=row") == {
+        "arg:--poll": (0, 50),
+        "arg:--split-mode": ("row",),
+    }
+    for text, says in (("1-100000", "more than 512"), (" , ", "has no value")):
+        with pytest.raises(Wrong, match=f"streams: .*{says}") as refused:
+            axes.parse_values("concurrency", text)
+        assert refused.value.field == "concurrency"
+    with pytest.raises(Wrong, match="'threads=1' is none that varies"):
+        axes.parse_arguments("threads=1")
+
+
+def test_the_form_has_every_axis() -> None:
+    assert {axis.name for axis in axes.AXES} == set(space.AXES)
+
+
+FIELDS = {
+    "concurrency=0": "concurrency",
+    "flash-attn=maybe": "flash-attn",
+    "arg:--threads=1": "arguments",
+    "arg:---=1": "arguments",
+}
+
+
+@pytest.mark.parametrize(("axis", "field"), FIELDS.items())
+def test_what_the_engine_refuses_is_said_at_its_field(axis: str, field: str) -> None:
+    with pytest.raises(LabError) as refused:
+        space.parse_axes([axis])
+    assert axes.field_of(refused.value.message) == field
+
+
+def test_a_refused_budget_is_said_at_its_field() -> None:
+    spec = SweepSpec(name="quick", fleet=FLEET, axes={}, budget_s=1.0)
+    with pytest.raises(LabError) as refused:
+        course.check_budget(spec)
+    assert axes.field_of(refused.value.message) == "budget"
+    assert axes.field_of("10,201 cells are more than 10,000") == ""
+
+
+PRESETS = {name: space.preset(name, FLEET) for name in space.PRESETS}
+
+
+def typed(preset: str, **changes: Any) -> Typed:
+    """The form as a preset fills it, with changes."""
+    spec = PRESETS[preset]
+    usual: dict[str, Any] = {
+        "model": FLEET.model,
+        "preset": preset,
+        "axes": {axis.name: axes.show_values(spec.axes.get(axis.name, ())) for axis in axes.AXES},
+        "arguments": "",
+        "strategy": spec.strategy,
+        "prompt": str(spec.workload.prompt_tokens),
+        "output": str(spec.workload.output_tokens),
+        "seconds": f"{spec.window.max_s:g}",
+        "budget": "",
+        "confirm": True,
+        "ttft": "",
+        "stream": "",
+    }
+    usual["axes"] |= changes.pop("axes", {})
+    return Typed(**(usual | changes))
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("quick", {}),
+        ("standard", {"strategy": "grid", "budget": "10m"}),
+        ("full", {"axes": {"parallel": "", "batch": "512,2048"}}),  # no preset has that
+        ("full", {"axes": {"instances": "1-3", "cache-type-k": "f16,q8_0"}, "confirm": False}),
+        ("threads", {"arguments": "--poll=0,50", "seconds": "5", "prompt": "100", "output": "16-64"}),
+        ("tokens", {"model": "/models/other.gguf", "ttft": "400", "stream": "12.5", "seconds": "1"}),
+    ],
+)
+@pytest.mark.parametrize("state", [snapshot(sweep=None, queue=()), empty(), snapshot()])
+def test_the_command_asks_for_what_the_form_asks(
+    preset: str, changes: dict[str, Any], state: Snapshot, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So ``sweep --dry-run`` gives the figures of the form, and ``sweep`` does the same."""
+    found: list[SweepSpec] = []
+
+    async def outlined(spec: SweepSpec, _: Snapshot | None) -> None:
+        found.append(spec)
+
+    async def running() -> Snapshot:
+        return state
+
+    monkeypatch.setattr(sweep_command, "outlined", outlined)
+    monkeypatch.setattr(sweep_command, "_snapshot", running)
+    fields = typed(preset, **changes)
+    fleet, named = asked.base_fleet(Settings(), state, fields.model)
+    spec = asked.spec(fields, PRESETS, fleet)
+    command = asked.command(spec, PRESETS, named=named)
+    words = command.removesuffix(" --detach").split()[1:]
+    outcome = CliRunner().invoke(app, [*words, "--dry-run", "--json"])
+    assert outcome.exit_code == 0, f"{command}: {outcome.exception!r}"
+    assert found == [spec]
+
+
+# -- the form of a new sweep
+
+
+async def open_form(shown: Lab) -> NewSweepForm:
+    await shown.press("n")
+    form: NewSweepForm = await shown.on(NewSweepForm)
+    await until(lambda: "12 cells" in count(form))
+    return form
+
+
+def count(form: NewSweepForm) -> str:
+    return str(form.query_one("#count", Static).render())
+
+
+def command(form: NewSweepForm) -> str:
+    return str(form.query_one("#command", Static).render())
+
+
+async def test_a_new_sweep_says_what_it_comes_to() -> None:
+    async with lab(FakeClient(snapshot(sweep=None, queue=()))) as shown:
+        form = await open_form(shown)
+        assert form.query_one("#model", Input).value == FLEET.model
+        assert "14 model loads at most and 16 to confirm" in count(form)
+        assert "all of it fits" in count(form)
+        assert command(form) == "$ lab-tui sweep --preset quick --detach"
+        form.query_one("#preset", Choice).value = "full"
+        await until(lambda: "308 cells" in count(form))
+        assert "77 cells left out: the largest does not fit: 16 instances need" in count(form)
+        fill(form, instances="1,2", batch="512,2048", arguments="--poll=0,50", budget="10m")
+        form.query_one("#confirm", Checkbox).value = False
+        await until(lambda: "616 cells" in count(form))
+        assert "to confirm" not in count(form)
+        for words in ("--preset full --axis instances=1,2", "--axis arg:--poll=0,50", "--no-confirm"):
+            assert words in command(form)
+        await shown.press("ctrl+s")
+        await shown.on(OverviewScreen)
+        spec = shown.client.calls[-1][1]
+        assert spec == shown.client.outlines[-1]
+        assert (spec.axes["batch"], spec.budget_s, spec.confirm) == ((512, 2048), 600.0, False)
+        await shown.says("lab-tui sweep --preset full")
+
+
+async def test_letters_typed_in_a_row_are_asked_about_once() -> None:
+    async with lab() as shown:
+        form = await open_form(shown)
+        form.query_one("#concurrency", Input).focus()
+        asked_before = len(shown.client.outlines)
+        await shown.press("end", *",32,64")
+        await until(lambda: "20 cells" in count(form))
+        assert len(shown.client.outlines) == asked_before + 1
+
+
+async def test_what_is_wrong_is_said_once_at_its_field() -> None:
+    async with lab() as shown:
+        form = await open_form(shown)
+        fill(form, seconds="-1")
+        await until(lambda: complaints(form))
+        assert complaints(form) == {
+            "seconds": "✖ seconds a cell: -1 is not a number above 0: or leave it empty"
+        }
+        assert "no figures" in count(form)
+        fill(form, seconds="5", concurrency="")
+        await until(lambda: "streams: nothing is given" in said(form, "concurrency"))
+        assert list(complaints(form)) == ["concurrency"]
+        await shown.press("ctrl+s")
+        assert form.focused is form.query_one("#concurrency")
+        fill(form, concurrency="1,2")
+        shown.client.refusal = LabError("axis batch: 'x' is not a number", "give batch=1,2,4")
+        fill(form, batch="x")
+        await until(lambda: "axis batch" in said(form, "batch"))
+        assert list(complaints(form)) == ["batch"]
+        shown.client.refusal = LabError("10,201 cells are more than 10,000", "give fewer values")
+        fill(form, batch="1-200")
+        await until(lambda: "10,201 cells" in said(form))
+        assert list(complaints(form)) == [""]
+        shown.client.refusal = None
+        fill(form, batch="512")
+        await until(lambda: not complaints(form) and "8 cells" in count(form))
+
+
+async def test_a_sweep_that_is_refused_leaves_the_form_open() -> None:
+    async with lab() as shown:
+        form = await open_form(shown)
+        shown.client.refusal = LabError("port 9001 is in use by pid 8", "stop it")
+        await shown.press("ctrl+s")
+        await until(lambda: said(form) == "port 9001 is in use by pid 8: stop it")
+        shown.client.refusal = None
+        await shown.press("tab", "enter")
+        await shown.on(OverviewScreen)
+        assert shown.client.calls[-1][1].name == "quick"
+
+
+def seen(form: Form[Any], entry: Widget) -> bool:
+    """Whether a field can be read and clicked."""
+    region = entry.region
+    if region.width <= 10 or not form.region.contains_region(region):
+        return False
+    hit, _ = form.get_widget_at(region.x + 1, region.y)
+    return entry in (hit, *hit.ancestors)
+
+
+@pytest.mark.parametrize("size", [(40, 10), (60, 16), (80, 24), (200, 50)])
+async def test_every_field_can_be_reached_at_every_size(size: tuple[int, int]) -> None:
+    async with lab(size=size) as shown:
+        form = await open_form(shown)
+        for field in form.query(Field):
+            field.entry.focus()
+            await until(lambda field=field: seen(form, field.entry), str(field.entry.id))  # type: ignore[misc]
+        start = form.query_one("#start").region
+        assert start.height == 1 and form.region.contains_region(start)
+        await shown.pilot.click("#cancel")
+        await shown.on(OverviewScreen)
+
+
+async def test_escape_leaves_a_form() -> None:
+    async with lab() as shown:
+        await open_form(shown)
+        await shown.press("escape")
+        await shown.on(OverviewScreen)
+        assert not shown.client.calls
+
+
+# -- the form of a fleet
+
+
+async def test_up_form() -> None:
+    async with lab(FakeClient(empty())) as shown:
+        await shown.press("S")
+        form = await shown.on(UpForm)
+        fill(form, model="/m/a.gguf", instances="0")
+        await shown.press("ctrl+s")
+        await until(lambda: "whole number from 1 to 64" in said(form, "instances"))
+        fill(form, instances="3")
+        shown.client.refusal = LabError("model /m/a.gguf does not exist", "give another")
+        await shown.press("ctrl+s")
+        await until(lambda: "does not exist: give another" in said(form, "model"))
+        assert list(complaints(form)) == ["model"]
+        shown.client.refusal = None
+        await shown.press("ctrl+s")
+        await shown.on(OverviewScreen)
+        spec = shown.client.calls[-1][1]
+        assert isinstance(spec, FleetSpec)
+        assert (spec.model, spec.instances, spec.parallel) == ("/m/a.gguf", 3, 4)
+        await shown.says("lab-tui up -m /m/a.gguf -i 3 -p 4")
