@@ -32,6 +32,7 @@ from lab_tui.model import (
     History,
     LabError,
     LogLine,
+    ModelFile,
     Outline,
     ResultsFile,
     Snapshot,
@@ -110,6 +111,10 @@ class EngineClient:
     async def instance(self, index: int, action: str) -> None:
         """``start``, ``stop`` or ``restart`` one instance. Stop returns when it is gone."""
         await self._call("POST", f"/instances/{index}/{action}", None)
+
+    def models(self, spec: FleetSpec) -> AsyncGenerator[ModelFile, None]:
+        """The models of this machine as they are found, and how many instances of ``spec`` fit of each."""
+        return self._lines("POST", "/models", ModelFile, body=spec)
 
     async def presets(self) -> dict[str, SweepSpec]:
         """The sweeps that have a name, over the running fleet's settings or the default ones."""

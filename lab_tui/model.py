@@ -536,7 +536,9 @@ class ModelFile(Data, frozen=True, kw_only=True):
     name: str = ""
     quantisation: str = ""
     parameters: int | None = None
-    context_length: int | None = None
+    context_length: int | None = None  # tokens it was trained for
+    fits: int | None = None  # instances there is room for now, of the slots and context asked about; to 64
+    misfit: str = ""  # why there is no room for one
 
 
 class Part(Data, frozen=True, kw_only=True):

@@ -143,6 +143,16 @@ def number(value: float | None, digits: int = 1, unit: str = "") -> str:
     return "-" if value is None else f"{value:,.{digits}f}{unit}"
 
 
+def count(value: int | None) -> str:
+    """A count of parameters: 135M, 4.0B; ``-`` when it is not known."""
+    if value is None:
+        return "-"
+    for unit, letter in ((1e9, "B"), (1e6, "M")):
+        if value >= unit:
+            return f"{value / unit:.3g}{letter}"
+    return f"{value / 1e3:.0f}K"
+
+
 def gigabytes(value: int | None) -> str:
     """Bytes as GiB or MiB."""
     if value is None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
+import msgspec
 import typer
 
 from lab_tui import config, paths
+from lab_tui.cli.dry_run import room_here
 from lab_tui.cli.fleet import Json
-from lab_tui.cli.output import INTERRUPTED, gigabytes, number, put, put_json, run, table
+from lab_tui.cli.output import INTERRUPTED, count, gigabytes, number, put, put_json, run, say, table
 from lab_tui.client import EngineClient, EngineGone
-from lab_tui.model import LabError, Part
+from lab_tui.model import FleetSpec, LabError, ModelFile, Part
+
+Parallel = Annotated[int | None, typer.Option("--parallel", "-p", help="FITS is for so many slots.")]
+CtxPerSlot = Annotated[int | None, typer.Option(help="FITS is for so many tokens a slot.")]
 
 models = typer.Typer(help="GGUF files of this machine.", no_args_is_help=False, rich_markup_mode=None)
 
@@ -90,22 +96,44 @@ def _default(context: typer.Context) -> None:
 
 
 @models.command("list")
-def list_models(as_json: Json = False) -> None:
-    """The GGUF files that lab-tui finds."""
-    from lab_tui.serving.models import find
-
-    found = find()
+def list_models(as_json: Json = False, parallel: Parallel = None, ctx_per_slot: CtxPerSlot = None) -> None:
+    """The GGUF files that lab-tui finds, and how many instances of each there is room for now."""
+    asked = {"parallel": parallel, "ctx_per_slot": ctx_per_slot}
+    spec = _usual(**{key: value for key, value in asked.items() if value is not None})
+    found = run(_fitted(spec))
     if as_json:
         put_json(found)
         return
     if not found:
         raise LabError("no model found", "`lab-tui models fetch` brings a small one")
     rows = [
-        (m.name, m.quantisation, number(m.parameters / 1e6, 0, "M") if m.parameters else "-",
-         gigabytes(m.size_bytes), m.path)
+        (m.name, m.quantisation, count(m.parameters), gigabytes(m.size_bytes),
+         number(m.context_length, 0), number(m.fits, 0), m.path)
         for m in found
     ]  # fmt: skip
-    put(table(("NAME", "QUANT", "PARAMETERS", "SIZE", "PATH"), rows))
+    put(table(("NAME", "QUANT", "PARAMETERS", "SIZE", "CONTEXT", "FITS", "PATH"), rows))
+    say(f"FITS: instances of {spec.parallel} slots x {spec.ctx_per_slot:,} tokens in what is free now")
+
+
+def _usual(**changes: int) -> FleetSpec:
+    """The fleet of the settings with changes, of no model. Raises LabError."""
+    from lab_tui.serving.llama_server import check_spec
+
+    spec = msgspec.structs.replace(config.fleet_spec(config.load(), ""), **changes)
+    check_spec(spec)
+    return spec
+
+
+async def _fitted(spec: FleetSpec) -> list[ModelFile]:
+    from lab_tui.sweep.fit import fitting
+
+    async with EngineClient() as client:
+        try:
+            snapshot = await client.snapshot()
+        except EngineGone:
+            snapshot = None
+    room = await room_here(snapshot, config.load().serve.reserve_gb)
+    return await asyncio.to_thread(lambda: list(fitting(spec, room)))
 
 
 @models.command("fetch")

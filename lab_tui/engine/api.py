@@ -23,6 +23,7 @@ from lab_tui.model import (
     ResultsFile,
     SweepSpec,
 )
+from lab_tui.serving.llama_server import check_spec
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def application(engine: Engine) -> web.Application:
     get("/logs/{source}", _logs)
     get("/sweeps", _sweeps)
     get("/sweeps/{id}", _sweep)
+    post("/models", _models)
     post("/fleet/up", _up)
     post("/fleet/down", _down)
     post("/instances/{index}/{action}", _instance)
@@ -163,6 +165,12 @@ async def _sweeps(engine: Engine, _: web.Request) -> web.StreamResponse:
 
 async def _sweep(engine: Engine, request: web.Request) -> web.StreamResponse:
     return _answer(await engine.queue.detail(_number(request.match_info["id"], "sweep id")))
+
+
+async def _models(engine: Engine, request: web.Request) -> web.StreamResponse:
+    spec = await _body(request, FleetSpec)
+    check_spec(spec)
+    return await _stream(request, engine.models(spec))
 
 
 async def _up(engine: Engine, request: web.Request) -> web.StreamResponse:

@@ -25,6 +25,7 @@ from lab_tui.model import (
     LabError,
     LoadView,
     Measurement,
+    ModelFile,
     Outline,
     ResultsFile,
     Snapshot,
@@ -39,7 +40,7 @@ from lab_tui.sweep import imports, space
 from lab_tui.sweep.before import Before
 from lab_tui.sweep.calibration import Calibration
 from lab_tui.sweep.cell import Meter, bench_plan, remote
-from lab_tui.sweep.fit import Fit
+from lab_tui.sweep.fit import Fit, fitting
 from lab_tui.sweep.machine import Around
 from lab_tui.sweep.outline import look_ahead
 from lab_tui.sweep.queue import Queue
@@ -190,6 +191,12 @@ class Engine:
             return (await self.fleet.find_parts())[0]
 
         return await look_ahead(spec, self._fit.room(), server)
+
+    async def models(self, spec: FleetSpec) -> AsyncGenerator[ModelFile, None]:
+        """The models of this machine as they are found, each with how many instances of ``spec`` fit."""
+        found = fitting(spec, self._fit.room())
+        while (model := await asyncio.to_thread(next, found, None)) is not None:
+            yield model
 
     # -- commands
 

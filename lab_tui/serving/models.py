@@ -15,7 +15,7 @@ from lab_tui.model import LabError, ModelFile
 from lab_tui.serving.fetch import FILE_NAME, fetch
 from lab_tui.serving.gguf_header import Damaged, Header, read_header
 
-__all__ = ["check", "default_model", "fetch", "find", "headers", "inspect", "model_folders"]
+__all__ = ["check", "default_model", "fetch", "find", "headers", "inspect", "model_folders", "walk"]
 
 DEPTH = 6  # folders below a place that are looked into; Hugging Face's cache needs four
 FETCH = "lab-tui models fetch"
@@ -71,7 +71,12 @@ def find(folders: Sequence[Path] | None = None) -> list[ModelFile]:
     that generate no text, and every part of a model in parts but the first. Within a folder by
     name, with the model that ``fetch`` brings after the others.
     """
-    return list(_candidates(model_folders() if folders is None else folders))
+    return list(walk(folders))
+
+
+def walk(folders: Sequence[Path] | None = None) -> Iterator[ModelFile]:
+    """The models that ``find`` gives, one by one: the first is there before the last is looked for."""
+    yield from _candidates(model_folders() if folders is None else folders)
 
 
 def inspect(path: str | Path) -> ModelFile:
@@ -124,7 +129,7 @@ def default_model(settings: Settings) -> str:
     if settings.serve.model:
         check(settings.serve.model)
         return str(_expanded(settings.serve.model))
-    for model in _candidates(model_folders()):
+    for model in walk():
         return model.path
     raise LabError("no model found", f"{FETCH} brings a small one, or name a GGUF file with -m")
 
@@ -184,7 +189,6 @@ def _inside(folder: Path) -> str:
 
 
 def _candidates(folders: Sequence[Path]) -> Iterator[ModelFile]:
-    """The models below ``folders``, one by one: the first is there before the last is looked for."""
     seen: set[tuple[int, int]] = set()
     for folder in folders:
         found = sorted(_gguf_files(folder, DEPTH, seen), key=lambda path: (path.name == FILE_NAME, path))

@@ -7,16 +7,18 @@ it took beside the estimate is added to every estimate after it, and cells that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
 
-from lab_tui.model import CellStatus, CellView, Data, FleetSpec, GpuReading, LabError
+from lab_tui.model import CellStatus, CellView, Data, FleetSpec, GpuReading, LabError, ModelFile
 from lab_tui.serving.fleet import Fleet
+from lab_tui.serving.llama_server import MAX_INSTANCES
 from lab_tui.serving.memory import Estimate, estimate
+from lab_tui.serving.models import walk
 from lab_tui.serving.shape import Shape, read_shape
 from lab_tui.telemetry.cgroup import Limits
 from lab_tui.telemetry.poller import Reading
@@ -77,6 +79,27 @@ def problem(need: Estimate, room: Room) -> str:
                 f"beyond the {size(room.reserve_bytes)} left to the system"
             )
     return ""
+
+
+def fitted(model: ModelFile, spec: FleetSpec, room: Room) -> ModelFile:
+    """``model`` with how many instances of the slots and the context of ``spec`` it has room for.
+
+    Raises LabError when it cannot be read.
+    """
+    need = corrected(spec, read_shape(model.path), room, None)
+    one = msgspec.structs.replace(need, instances=1)
+    counts = range(MAX_INSTANCES, 0, -1)
+    fits = next((n for n in counts if not problem(msgspec.structs.replace(need, instances=n), room)), 0)
+    return msgspec.structs.replace(model, fits=fits, misfit=problem(one, room))
+
+
+def fitting(spec: FleetSpec, room: Room) -> Iterator[ModelFile]:
+    """The models of this machine as they are found, each with what of it fits."""
+    for model in walk():
+        try:
+            yield fitted(model, spec, room)
+        except LabError:
+            continue  # it went away since it was found
 
 
 def size(count: int) -> str:

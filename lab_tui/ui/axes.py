@@ -38,6 +38,12 @@ AXES = (
     Shown("balancing", "balancing", "round_robin,least_conn"),
     Shown("output-tokens", "answer lengths", "tokens, as an axis"),
 )
+# Not as the fleet has it: a sweep lays these out for all its cells.
+LAID_OUT = {
+    "ctx-per-slot": "as requests need",
+    "threads": "cores shared out",
+    "threads-http": "as streams need",
+}
 LABELS = {axis.name: axis.label for axis in AXES}
 
 
@@ -51,6 +57,8 @@ class Wrong(LabError):
 
 def usual(name: str, fleet: FleetSpec) -> str:
     """What an axis is while it does not vary; "" where the fleet does not say."""
+    if name in LAID_OUT:
+        return LAID_OUT[name]
     value = getattr(fleet, name.replace("-", "_"), None)
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -43,6 +43,16 @@ def decimal(value: int) -> str:
     return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
 
 
+def parameters(value: int | None) -> str:
+    """How many numbers a model has: ``4.02B``, ``135M``."""
+    if value is None:
+        return UNKNOWN
+    for unit, letter in ((1e9, "B"), (1e6, "M")):
+        if value >= unit:
+            return f"{value / unit:.3g}{letter}"
+    return f"{value / 1e3:.0f}K"
+
+
 def of_total(used: int | None, total: int | None) -> str:
     """``86G/141G``, or what of it is known."""
     if used is None and total is None:

@@ -11,6 +11,7 @@ from lab_tui import paths
 from tests.e2e.conftest import Lab, until
 
 NOTHING_RUNS = None
+AXES = ("--axis", "arg:--verbosity=2,4", "--axis", "concurrency=1", "--axis", "instances=1")
 
 
 def test_a_dry_run_says_what_it_comes_to_and_starts_nothing(lab: Lab) -> None:
@@ -88,15 +89,21 @@ def test_more_than_ten_thousand_cells_are_asked_for_twice(lab: Lab) -> None:
 
 
 def test_an_argument_of_llama_server_varies(lab: Lab) -> None:
-    ran = lab.run(
-        "sweep", "--axis", "arg:--verbosity=2,4", "--axis", "concurrency=1", "--axis", "instances=1",
-        "--seconds", "1", "--json",
-    )  # fmt: skip
+    ran = lab.run("sweep", *AXES, "--seconds", "1", "--json")
     assert "1×4 c=1 --verbosity=4" in ran.stderr
     done = json.loads(ran.stdout)
     assert (done["status"], done["cells_measured"]) == ("done", 2)
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(paths.socket_path()))) as http:
-        cells = http.get(f"http://lab/sweeps/{done['id']}").json()["cells"]
+        kept = http.get(f"http://lab/sweeps/{done['id']}").json()
+        ahead = http.post("http://lab/sweeps/outline", json=kept["spec"]).json()
+        models = http.post("http://lab/models", json={"model": "", "parallel": 4, "ctx_per_slot": 2048}).text
+    assert [json.loads(line) for line in models.splitlines()] == lab.json("models", "list")
+    dry = lab.json("sweep", *AXES, "--seconds", "1", "--dry-run")
+    free = {"ram_free_bytes", "vram_free_bytes"}
+    assert {k: v for k, v in ahead.items() if k not in free} == {
+        k: v for k, v in dry.items() if k not in free
+    }
+    cells = kept["cells"]
     commands = [cell["context"]["commands"][0] for cell in cells]
     assert [command[-2:] for command in commands] == [["--verbosity", "2"], ["--verbosity", "4"]]
     for cell in cells:

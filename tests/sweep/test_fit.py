@@ -9,7 +9,7 @@ import msgspec
 import psutil
 import pytest
 
-from lab_tui.model import Cell, CellStatus, CellView, FleetSpec, GpuReading, HostReading, Workload
+from lab_tui.model import Cell, CellStatus, CellView, FleetSpec, GpuReading, HostReading, ModelFile, Workload
 from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.memory import estimate
 from lab_tui.serving.shape import Shape, read_shape
@@ -44,6 +44,21 @@ def room(ram: float, vram: float | None = None) -> Room:
         vram_bytes=None if vram is None else int(vram * GB),
         reserve_bytes=int(1.5 * GB),
     )
+
+
+def test_of_a_model_so_many_instances_fit_as_the_estimate_has_room_for(tiny_model: Path) -> None:
+    spec = FleetSpec(model="", parallel=64, ctx_per_slot=4096)
+    file = ModelFile(path=str(tiny_model), size_bytes=1)
+    shape = read_shape(tiny_model)
+    for much in (room(2.0), room(2.0, 4.0)):
+        found = fit.fitted(file, spec, much)
+        assert found.fits is not None and 0 < found.fits < 64 and found.misfit == ""
+        most, more = (replace(spec, model=file.path, instances=found.fits + n) for n in (0, 1))
+        assert fit.problem(fit.corrected(most, shape, much, None), much) == ""
+        assert fit.problem(fit.corrected(more, shape, much, None), much) != ""
+    assert fit.fitted(file, spec, room(1000.0)).fits == 64
+    none = fit.fitted(file, spec, room(0.01))
+    assert none.fits == 0 and none.misfit.startswith("does not fit: 1 instance needs ")
 
 
 def test_what_does_not_fit_is_said_with_its_figures() -> None:

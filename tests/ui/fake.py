@@ -30,6 +30,7 @@ from lab_tui.model import (
     LoadView,
     LogLine,
     Measurement,
+    ModelFile,
     Outline,
     Percentiles,
     Phase,
@@ -248,6 +249,29 @@ PRESETS = {
 }
 
 
+MODELS = (
+    ModelFile(
+        path=FLEET.model,
+        size_bytes=5 * G // 2,
+        name="qwen3-4b-instruct-q4_k_m",
+        quantisation="Q4_K_M",
+        parameters=4_020_000_000,
+        context_length=262144,
+        fits=11,
+    ),
+    ModelFile(
+        path="/models/hub/models--org--Llama-3.3-70B-Instruct-GGUF/snapshots/1f/Llama-3.3-70B-Q4_K_M.gguf",
+        size_bytes=42 * G,
+        quantisation="Q4_K_M",
+        parameters=70_600_000_000,
+        context_length=131072,
+        fits=0,
+        misfit="does not fit: 1 instance needs 47.9 GB on the GPU, 15.0 GB are free",
+    ),
+    ModelFile(path="/models/odd.gguf", size_bytes=98 * 2**20, parameters=134_515_008, fits=64),
+)
+
+
 class FakeClient(EngineClient):
     """Serves ``state``; notes what it was asked to do in ``calls``."""
 
@@ -259,6 +283,7 @@ class FakeClient(EngineClient):
         self.refusal: LabError | None = None
         self.finished: list[SweepView] = []
         self.outlines: list[SweepSpec] = []  # that were asked for
+        self.found: tuple[ModelFile, ...] = MODELS
         self.log_lines = [f"line {number}: slot 0 released, n_tokens = 128" for number in range(40)]
         self.log_ends = False  # a followed log ends, as when the engine closes the line
         self.changed = asyncio.Event()
@@ -311,6 +336,13 @@ class FakeClient(EngineClient):
 
     async def instance(self, index: int, action: str) -> None:
         self._answer(action, index)
+
+    async def models(self, spec: FleetSpec) -> AsyncGenerator[ModelFile, None]:
+        self.calls.append(("models", spec))
+        for model in self.found:
+            yield model
+        if self.refusal:
+            raise self.refusal
 
     async def presets(self) -> dict[str, SweepSpec]:
         return PRESETS

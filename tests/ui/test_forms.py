@@ -21,6 +21,7 @@ from lab_tui.ui.axes import Wrong
 from lab_tui.ui.screens.form import Choice, Field, Form
 from lab_tui.ui.screens.new_sweep import NewSweepForm
 from lab_tui.ui.screens.overview import OverviewScreen
+from lab_tui.ui.screens.picker import ModelPicker
 from lab_tui.ui.screens.up import UpForm
 from tests.ui.fake import FLEET, FakeClient, empty, snapshot
 from tests.ui.helpers import Lab, lab, until
@@ -295,3 +296,62 @@ async def test_up_form() -> None:
         assert isinstance(spec, FleetSpec)
         assert (spec.model, spec.instances, spec.parallel) == ("/m/a.gguf", 3, 4)
         await shown.says("lab-tui up -m /m/a.gguf -i 3 -p 4")
+
+
+# -- the model picker
+
+
+@pytest.mark.parametrize("key", ["u", "n"])
+async def test_a_model_is_picked_from_those_that_there_are(key: str) -> None:
+    async with lab(FakeClient(empty())) as shown:
+        await shown.press(key, "ctrl+o")
+        picker = await shown.on(ModelPicker)
+        await until(lambda: len(picker.list.plain) == 4)
+        head, qwen, llama, odd = picker.list.plain
+        assert head.split() == ["MODEL", "QUANT", "PARAMS", "SIZE", "CONTEXT", "FITS"]
+        assert qwen[1:].split() == ["qwen3-4b-instruct-q4_k_m", "Q4_K_M", "4.02B", "2.5G", "262,144", "11"]
+        assert odd.split()[-5:] == ["-", "135M", "98M", "-", "64"]
+        assert llama.endswith(" no")
+        await shown.press("down")
+        await until(lambda: "1 instance needs 47.9 GB" in str(picker.query_one("#chosen").render()))
+        await shown.press(*"qwen")
+        await until(lambda: len(picker.list.plain) == 2)
+        await shown.press("enter")
+        form = await shown.on(UpForm if key == "u" else NewSweepForm)
+        assert form.query_one("#model", Input).value == FLEET.model
+
+
+async def test_what_fits_is_asked_for_the_slots_that_are_typed() -> None:
+    async with lab(FakeClient(empty())) as shown:
+        await shown.press("u")
+        form = await shown.on(UpForm)
+        fill(form, parallel="32", context="8192")
+        await shown.pilot.click("#choose")
+        picker = await shown.on(ModelPicker)
+        await until(lambda: len(picker.list.plain) == 4)
+        asked_for = shown.client.calls[-1][1]
+        assert (asked_for.parallel, asked_for.ctx_per_slot) == (32, 8192)
+        await shown.pilot.click("#models", offset=(5, 3), times=2)
+        await shown.on(UpForm)
+        assert form.query_one("#model", Input).value == "/models/odd.gguf"
+
+
+async def test_a_path_may_be_typed_and_nothing_found_is_said() -> None:
+    client = FakeClient(empty())
+    client.found = ()
+    async with lab(client, (40, 10)) as shown:
+        await shown.press("u", "ctrl+o")
+        picker = await shown.on(ModelPicker)
+        await until(lambda: "No GGUF file" in picker.list.plain[0])
+        assert any("lab-tui models fetch" in line for line in picker.list.plain)
+        await shown.press("enter")
+        assert shown.app.screen is picker
+        await shown.press(*"~/a.gguf", "enter")
+        form = await shown.on(UpForm)
+        assert form.query_one("#model", Input).value == str(Path.home() / "a.gguf")
+        client.refusal = LabError("no engine is running", "start one")
+        await shown.press("ctrl+o")
+        picker = await shown.on(ModelPicker)
+        await until(lambda: "no engine is running: start one" in picker.list.plain[0])
+        await shown.press("escape")
+        await shown.on(UpForm)

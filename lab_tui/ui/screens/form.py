@@ -13,9 +13,11 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Input, Label, Select, Static
 
-from lab_tui.model import LabError
+from lab_tui.client import EngineClient
+from lab_tui.model import FleetSpec, LabError
 from lab_tui.ui import axes
 from lab_tui.ui.axes import Wrong
+from lab_tui.ui.screens.picker import ModelPicker
 
 T = TypeVar("T")
 
@@ -158,6 +160,41 @@ class Form(ModalScreen[T | None], Generic[T]):
         """A path from a field, as this process sees it: the engine works in another folder."""
         text = self.text(id)
         return str(Path(text).expanduser().absolute()) if text else ""
+
+
+class ModelForm(Form[T]):
+    """A form with a model in it, which can be picked from those that there are."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [("ctrl+o", "choose", "Choose a model")]
+
+    def __init__(self, client: EngineClient) -> None:
+        super().__init__()
+        self.client = client
+
+    def fleet_asked(self) -> FleetSpec:
+        """The fleet as far as it is filled in: how much of a model fits depends on it."""
+        raise NotImplementedError
+
+    def model_field(self, path: str) -> Field:
+        """The path of a model, and the way to those that there are."""
+        button = Button("choose (ctrl+o)", id="choose", compact=True)
+        return Field("model", entry(path, "model", "path of a GGUF file"), button)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Choose, start or leave."""
+        if event.button.id == "choose":
+            self.action_choose()
+        else:
+            super().on_button_pressed(event)
+
+    def action_choose(self) -> None:
+        """Show the models of this machine."""
+
+        def chosen(path: str | None) -> None:
+            if path:
+                self.query_one("#model", Input).value = path
+
+        self.app.push_screen(ModelPicker(self.client, self.fleet_asked()), chosen)
 
 
 def entry(value: object, id: str, placeholder: str = "") -> Input:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
+import msgspec
 from textual import work
 from textual.content import Content
 from textual.widget import Widget
@@ -13,11 +14,11 @@ from textual.widgets import Checkbox, Input, Label, Select, Static
 
 from lab_tui.client import EngineClient
 from lab_tui.config import Settings
-from lab_tui.model import LabError, Outline, Snapshot, SweepSpec, SweepView
+from lab_tui.model import FleetSpec, LabError, Outline, Snapshot, SweepSpec, SweepView
 from lab_tui.ui import asked, axes
 from lab_tui.ui import format as fmt
 from lab_tui.ui.asked import CUSTOM, Typed
-from lab_tui.ui.screens.form import Choice, Field, Form, entry
+from lab_tui.ui.screens.form import Choice, Field, ModelForm, entry
 from lab_tui.ui.screens.up import usual_fleet
 from lab_tui.ui.theme import ACCENT, GOOD, MUTED, STRONG, WARN
 
@@ -25,20 +26,20 @@ STRATEGIES = ("grid", "adaptive", "ladder")
 TYPING_S = 0.25  # without another letter, before the engine is asked what it comes to
 
 
-class NewSweepForm(Form[tuple[SweepView, str]]):
+class NewSweepForm(ModelForm[tuple[SweepView, str]]):
     """Everything a sweep can be asked for, and what it comes to. Ends with the sweep and its command."""
 
     TITLE = "New sweep"
 
     def __init__(self, client: EngineClient, settings: Settings, snapshot: Snapshot | None) -> None:
-        super().__init__()
-        self._client, self._settings, self._snapshot = client, settings, snapshot
+        super().__init__(client)
+        self._settings, self._snapshot = settings, snapshot
         self._fleet = usual_fleet(settings, snapshot)
         self._presets: dict[str, SweepSpec] = {}
 
     def fields(self) -> Iterator[Widget]:
         """Presets fill in the rest, which can then be changed."""
-        yield Field("model", entry(self._fleet.model, "model", "path of a GGUF file"))
+        yield self.model_field(self._fleet.model)
         yield Field("preset", Choice((CUSTOM,), "preset"), "fills in the rest")
         yield Label("what varies: 1,2,4 or 1-8; empty: as the fleet", classes="section")
         for axis in axes.AXES:
@@ -68,7 +69,7 @@ class NewSweepForm(Form[tuple[SweepView, str]]):
     @work(group="presets", exclusive=True)
     async def _load(self) -> None:
         try:
-            self._presets = await self._client.presets()
+            self._presets = await self.client.presets()
         except LabError as error:
             self.refuse(error)
             return
@@ -125,6 +126,19 @@ class NewSweepForm(Form[tuple[SweepView, str]]):
         spec = asked.spec(typed, self._presets, fleet)
         return spec, asked.command(spec, self._presets, named=named)
 
+    def fleet_asked(self) -> FleetSpec:
+        """With the most slots that the sweep is to try."""
+        try:
+            slots = axes.parse_values("parallel", self.text("parallel") or str(self._fleet.parallel))
+            tokens = axes.parse_values(
+                "ctx-per-slot", self.text("ctx-per-slot") or str(self._fleet.ctx_per_slot)
+            )
+        except LabError:
+            return self._fleet
+        most = (max((v for v in values if isinstance(v, int)), default=1) for values in (slots, tokens))
+        parallel, context = most
+        return msgspec.structs.replace(self._fleet, parallel=parallel, ctx_per_slot=context)
+
     # -- what it comes to
 
     @work(group="reckon", exclusive=True)
@@ -136,7 +150,7 @@ class NewSweepForm(Form[tuple[SweepView, str]]):
         try:
             spec, command = self.asked()
             self.query_one("#command", Static).update(f"$ {command}")
-            found = await self._client.outline(spec)
+            found = await self.client.outline(spec)
         except LabError as error:
             self.query_one("#count", Static).update(Content.styled("no figures yet", MUTED))
             self.refuse(error)
@@ -150,7 +164,7 @@ class NewSweepForm(Form[tuple[SweepView, str]]):
         return self._queue(spec, command)
 
     async def _queue(self, spec: SweepSpec, command: str) -> tuple[SweepView, str]:
-        return await self._client.sweep(spec), command
+        return await self.client.sweep(spec), command
 
 
 def outline_text(found: Outline) -> Content:

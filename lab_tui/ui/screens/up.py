@@ -16,7 +16,7 @@ from lab_tui.config import Settings
 from lab_tui.model import FleetSpec, LabError, Snapshot
 from lab_tui.ui.asked import whole
 from lab_tui.ui.axes import Wrong
-from lab_tui.ui.screens.form import Field, Form, entry
+from lab_tui.ui.screens.form import Field, ModelForm, entry
 
 
 def usual_fleet(settings: Settings, snapshot: Snapshot | None) -> FleetSpec:
@@ -26,26 +26,25 @@ def usual_fleet(settings: Settings, snapshot: Snapshot | None) -> FleetSpec:
     return config.fleet_spec(settings, settings.serve.model)
 
 
-class UpForm(Form[FleetSpec]):
+class UpForm(ModelForm[FleetSpec]):
     """Model, instances, slots and ports."""
 
     TITLE = "Start a fleet"
 
     def __init__(self, client: EngineClient, settings: Settings, snapshot: Snapshot | None) -> None:
-        super().__init__()
-        self._client = client
+        super().__init__(client)
         self._usual = usual_fleet(settings, snapshot)
 
     def fields(self) -> Iterator[Widget]:
         """What most people change; the rest is in the settings and ``lab-tui up``."""
         usual = self._usual
-        yield Field("model", entry(usual.model, "model", "path of a GGUF file"))
+        yield self.model_field(usual.model)
         yield Field("instances", entry(usual.instances, "instances"), "llama-server processes")
         yield Field("slots each", entry(usual.parallel, "parallel"), "streams at once in each")
         yield Field("context", entry(usual.ctx_per_slot, "context"), "tokens a slot")
         yield Field("first port", entry(usual.base_port, "base_port"), "each next instance one higher")
         yield Field("front port", entry(usual.front_port, "front_port"), "nginx: what clients use")
-        yield Field("host", entry(usual.host, "host"), "0.0.0.0 opens it to other machines")
+        yield Field("host", entry(usual.host, "host"), "0.0.0.0: for other machines too")
 
     def on_mount(self) -> None:
         """Without a model in the settings, the engine knows one."""
@@ -55,13 +54,22 @@ class UpForm(Form[FleetSpec]):
     @work(group="presets", exclusive=True)
     async def _load(self) -> None:
         try:
-            presets = await self._client.presets()
+            presets = await self.client.presets()
         except LabError as error:
             self.refuse(error)
             return
         model = self.query_one("#model", Input)
         if presets and not model.value:
             model.value = next(iter(presets.values())).fleet.model
+
+    def fleet_asked(self) -> FleetSpec:
+        """With the slots and the context that are typed, where they are numbers."""
+        try:
+            slots = self._number("parallel", "slots each", 1, 256)
+            context = self._number("context", "context", 64, 1 << 24)
+        except Wrong:
+            return self._usual
+        return msgspec.structs.replace(self._usual, parallel=slots, ctx_per_slot=context)
 
     def submit(self) -> Coroutine[Any, Any, FleetSpec]:
         """Ask the engine for this fleet."""
@@ -85,5 +93,5 @@ class UpForm(Form[FleetSpec]):
         return whole(field, label, self.text(field), low, high)
 
     async def _send_spec(self, spec: FleetSpec) -> FleetSpec:
-        await self._client.up(spec)
+        await self.client.up(spec)
         return spec
