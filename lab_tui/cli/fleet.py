@@ -21,6 +21,7 @@ from lab_tui.model import (
     LabError,
     Snapshot,
 )
+from lab_tui.text import printable
 
 OVER = (InstanceState.READY, InstanceState.FAILED, InstanceState.STOPPED)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -99,7 +100,7 @@ async def bring_up(spec: FleetSpec) -> str:
             if (await client.snapshot()).fleet == spec != before:  # else somebody has decided otherwise
                 await (client.down() if before is None else client.up(before))
             raise
-        say(f"{spec.instances} × {spec.parallel} slots of {Path(spec.model).name} are ready")
+        say(f"{spec.instances} × {spec.parallel} slots of {printable(Path(spec.model).name)} are ready")
         return snapshot.front.url or ""
 
 

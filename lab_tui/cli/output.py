@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from lab_tui import tasks
+from lab_tui.text import printable, printable_json, printable_lines
 
 T = TypeVar("T")
 
@@ -21,11 +22,26 @@ INTERRUPTED = 130
 
 def say(text: str) -> None:
     """A message for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(printable_lines(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def put(text: str) -> None:
-    """A result, for a person or a pipe. Ends the command when nobody reads it any more."""
+    """A result, for a person or a pipe. What does not print is shown, for it may be somebody else's."""
+    _put(printable_lines(text))
+
+
+def put_file(text: str) -> None:
+    """The content of a file: exact, except on a terminal."""
+    _put(printable_lines(text) if sys.stdout.isatty() else text)
+
+
+def put_page(text: str) -> None:
+    """A result in the place of the one before, as ``--watch`` wants it."""
+    _put(f"\x1b[H\x1b[2J{printable_lines(text)}")
+
+
+def _put(text: str) -> None:
+    """Print it. Ends the command when nobody reads it any more."""
     try:
         print(text, flush=True)  # noqa: T201
     except BrokenPipeError:  # `lab-tui logs | head`
@@ -45,12 +61,17 @@ def _mute_stdout() -> None:
 
 def put_json(value: Any) -> None:
     """One JSON document."""
-    put(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    _put(printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
+
+
+def put_json_line(value: Any) -> None:
+    """One JSON document on one line, of several."""
+    _put(printable_json(msgspec.json.encode(value).decode()))
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """One line, and the end."""
-    say(f"lab-tui: {message}")
+    say(f"lab-tui: {printable(message)}")
     raise SystemExit(code)
 
 
@@ -110,6 +131,7 @@ class Progress:
 
     def show(self, text: str) -> None:
         """Show where the work is."""
+        text = printable(text)
         if self._live:
             print(f"\r{text:<{self._width}}", end="", file=sys.stderr, flush=True)  # noqa: T201
             self._width = len(text)
@@ -128,6 +150,7 @@ class Progress:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned; those whose cells are all numbers to the right."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     columns = list(zip(head, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     right = [all(c[:1].isdigit() or c in ("", "-") for c in column[1:]) for column in columns]

@@ -17,6 +17,7 @@ from lab_tui.model import FleetSpec, LabError, ModelFile, Part
 
 Parallel = Annotated[int | None, typer.Option("--parallel", "-p", help="FITS is for so many slots.")]
 CtxPerSlot = Annotated[int | None, typer.Option(help="FITS is for so many tokens a slot.")]
+from lab_tui.text import printable
 
 models = typer.Typer(help="GGUF files of this machine.", no_args_is_help=False, rich_markup_mode=None)
 
@@ -84,9 +85,8 @@ def _places() -> dict[str, str]:
 def _part_text(part: Part) -> str:
     if not part.found:
         return f"✖ {part.name:<13} {part.problem}: {part.remedy}"
-    return "  ".join(
-        w for w in (f"● {part.name:<12}", part.version, part.source, " ".join(part.command)) if w
-    )
+    words = (f"● {part.name:<12}", part.version, part.source, printable(" ".join(part.command)))
+    return "  ".join(word for word in words if word)
 
 
 @models.callback(invoke_without_command=True)

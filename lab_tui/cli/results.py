@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from lab_tui.cli.fleet import Json
-from lab_tui.cli.output import duration, number, put, put_json, run, table
+from lab_tui.cli.output import duration, number, put, put_file, put_json, run, table
 from lab_tui.cli.status import best_text, sweep_line
 from lab_tui.cli.sweep import to_json
 from lab_tui.client import engine_session
@@ -223,7 +223,7 @@ def export(
         raise LabError(f"there is no format {format_}", f"choose one of {', '.join(writers)}")
     text = writers[format_](run(_detail(sweep_id)))
     if output is None:
-        put(text.rstrip("\n"))
+        put_file(text.rstrip("\n"))
         return
     try:
         output.write_text(text)

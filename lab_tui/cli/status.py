@@ -6,13 +6,24 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from lab_tui.cli.fleet import Json, left_behind
-from lab_tui.cli.output import duration, gigabytes, number, put, put_json, run, say, table
+from lab_tui.cli.output import (
+    duration,
+    gigabytes,
+    number,
+    put,
+    put_json,
+    put_json_line,
+    put_page,
+    run,
+    say,
+    table,
+)
 from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import Best, GpuReading, InstanceView, LabError, Snapshot, SweepView
+from lab_tui.text import printable
 
 
 def register(app: typer.Typer) -> None:
@@ -39,9 +50,9 @@ async def _status(as_json: bool, watch: bool) -> None:
             async with aclosing(client.watch(1.0)) as snapshots:
                 async for snapshot in snapshots:
                     if as_json:
-                        put(msgspec.json.encode(snapshot).decode())
+                        put_json_line(snapshot)
                     else:
-                        put(f"\x1b[H\x1b[2J{status_text(snapshot)}")
+                        put_page(status_text(snapshot))
             raise EngineGone
         except EngineGone as error:
             if watch:
@@ -69,7 +80,7 @@ NOTHING = {
 def status_text(snapshot: Snapshot) -> str:
     """A snapshot for a person."""
     front = snapshot.front
-    model = Path(snapshot.fleet.model).name if snapshot.fleet else "no fleet"
+    model = printable(Path(snapshot.fleet.model).name) if snapshot.fleet else "no fleet"
     lines = [f"{model}  front {front.url or front.state} {front.ready}/{len(snapshot.instances)} ready"]
     if snapshot.instances:
         head = ("#", "STATE", "PORT", "PID", "TOK/S", "SLOTS", "QUEUE", "RSS", "UP", "REASON")

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from lab_tui.cli.fleet import Model, bring_up
-from lab_tui.cli.output import put, run, say
+from lab_tui.cli.output import put, put_file, run, say
 from lab_tui.client import EngineClient, engine_session
 from lab_tui.model import CellStatus, CellView, FleetSpec, LabError, SweepDetail
 
@@ -80,7 +80,7 @@ def export(
         raise LabError(f"there is no format {format_}", f"choose one of {', '.join(writers)}")
     files = writers[format_](run(_recipe(Wish(sweep_id, cell, model, ctx_per_slot))))
     if output is None:
-        put((standalone.as_one(files) if len(files) > 1 else next(iter(files.values()))).rstrip("\n"))
+        put_file((standalone.as_one(files) if len(files) > 1 else next(iter(files.values()))).rstrip("\n"))
         return
     for path in _write(files, output, force):
         say(f"wrote {path}")

@@ -24,6 +24,7 @@ from lab_tui import __version__, config, paths
 from lab_tui.engine.api import run_server
 from lab_tui.engine.engine import Engine
 from lab_tui.model import LabError
+from lab_tui.text import printable
 
 LOG_BYTES = 4 * 1024 * 1024
 log = logging.getLogger("lab_tui.engine")
@@ -42,7 +43,7 @@ def main() -> int:
         engine = Engine(settings, runtime=runtime, state=state, logs=logs)
         uvloop.run(_serve(engine))
     except LabError as error:
-        print(f"lab-tui: {error}", file=sys.stderr)  # noqa: T201 - before the log there is only this
+        print(f"lab-tui: {printable(str(error))}", file=sys.stderr)  # noqa: T201 - before the log there is only this
         return 1
     lock.close()
     return 0

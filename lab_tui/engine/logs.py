@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from lab_tui.model import LabError
-from lab_tui.serving.process import printable, tail
+from lab_tui.serving.process import tail
+from lab_tui.text import printable
 
 FOLLOW_POLL_S = 0.25
 BLOCK_BYTES = 256 * 1024

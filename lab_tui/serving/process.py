@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from lab_tui.model import Data, LabError
+from lab_tui.text import printable
 
 LOG_LIMIT_BYTES = 32 * 1024 * 1024  # a log longer than this starts anew; the old one is kept as .1
 TAIL_BLOCK_BYTES = 256 * 1024
@@ -228,11 +229,6 @@ def tail(path: Path, count: int, start: int = 0) -> list[str]:
     if begin > start and len(lines) > 1:
         del lines[0]  # cut in the middle
     return [printable(line) for line in lines[max(0, len(lines) - count) :]]
-
-
-def printable(text: str) -> str:
-    """``text`` with control characters shown, so that no log can drive the terminal."""
-    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text).expandtabs(4)
 
 
 def trim(log: Path) -> None:

@@ -13,7 +13,7 @@ from lab_tui.model import Data, FleetSpec
 from lab_tui.serving import llama_server
 from lab_tui.serving.front import FrontSpec, config_text, files_needed
 from lab_tui.serving.parts import LlamaServer, Nginx
-from lab_tui.serving.process import printable
+from lab_tui.text import printable
 
 NAME = "llama-fleet"
 FOREGROUND = ("-e", "stderr", "-g", "daemon off;")  # of nginx

@@ -6,11 +6,13 @@ import asyncio
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import ClassVar
 
 from textual import events, work
 from textual.app import App
+from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.reactive import reactive
 from textual.screen import Screen
@@ -30,6 +32,7 @@ from lab_tui.ui.screens.dialogs import QuitDialog
 from lab_tui.ui.screens.help import HelpScreen
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.series import Series
+from lab_tui.ui.shown import SHOWN
 from lab_tui.ui.terminal import Terminal
 
 TICKS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -71,6 +74,10 @@ class LabApp(App[int]):
         registry = keymap.mapped(settings.keys)
         actions.use(registry)
         self.set_keymap({action.name: action.keys for action in set(registry) - set(actions.ACTIONS)})
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Last of all, nothing that a terminal would obey comes out of a widget."""
+        return [*super().get_line_filters(), SHOWN]
 
     def get_default_screen(self) -> Screen[None]:
         """The overview."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from lab_tui.model import Best, Cell
+from lab_tui.text import printable
 from lab_tui.words import plural as plural
 
 UNKNOWN = "-"
@@ -126,7 +127,7 @@ def axes(cell: Cell) -> str:
 
 def model_name(path: str) -> str:
     """A model's file name without its folder and ``.gguf``."""
-    name = PurePath(path).name
+    name = printable(PurePath(path).name)
     return name[:-5] if name.lower().endswith(".gguf") else name
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from lab_tui.model import LabError
 from lab_tui.serving import process as module
-from lab_tui.serving.process import Process, ProcessRecord, StopLadder, printable, session_members, tail, trim
+from lab_tui.serving.process import Process, ProcessRecord, StopLadder, session_members, tail, trim
 
 from .helpers import script, until, zombies
 
@@ -217,13 +217,6 @@ def test_tail_of_a_long_file_and_of_none(tmp_path: Path) -> None:
     assert tail(path, 5, start=500_000) == ["short"]  # the file began anew
     path.write_bytes(b"\xff\xfe broken\nlast, no newline")
     assert tail(path, 5) == ["\ufffd\ufffd broken", "last, no newline"]
-
-
-def test_printable() -> None:
-    assert printable("a\x1b[31mred\x07\x9b") == "a\\x1b[31mred\\x07\\x9b"
-    assert printable("a\tb") == "a   b"
-    assert printable("ümlaut 漢 😀") == "ümlaut 漢 😀"
-    assert "\u202e" not in printable("right to left \u202e")
 
 
 async def test_a_long_log_is_set_aside(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:

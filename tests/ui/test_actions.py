@@ -14,7 +14,6 @@ from lab_tui.ui.screens.instance import InstanceScreen
 from lab_tui.ui.screens.new_sweep import NewSweepForm
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.screens.sweep import CellScreen, SweepScreen
-from lab_tui.ui.screens.up import UpForm
 from lab_tui.ui.widgets.header import HeaderLine
 from tests.ui.fake import FLEET, FakeClient, empty, snapshot, sweep_view
 from tests.ui.helpers import Lab, lab, until

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from textual.geometry import Region
+from textual.widget import Widget
 
-from lab_tui.model import InstanceState, LabError, SweepStatus
+from lab_tui.model import FleetSpec, InstanceState, LabError, SweepStatus
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.widgets import logtail
 from lab_tui.ui.widgets.header import HeaderLine
@@ -149,6 +151,29 @@ async def test_markup_in_data_is_plain_text() -> None:
         await until(lambda: shown.overview.log_tail.lines)
         await shown.press("enter")
         await shown.press("escape", "x")
+
+
+async def test_what_others_wrote_cannot_drive_the_terminal() -> None:
+    evil = "m\x1b]0;owned\x07\x9b2J\u202e"
+    client = FakeClient(
+        snapshot(
+            fleet=FleetSpec(model=f"/models/{evil}.gguf"),
+            instances=(instance(0, InstanceState.FAILED, reason=evil),),
+            queue=(sweep_view(name=evil),),
+            notices=(evil,),
+        )
+    )
+    async with lab(client, (120, 40)) as shown:
+        shown.app.notify(evil, markup=False)
+        await shown.pilot.pause()
+        rendered = [
+            strip.text
+            for widget in shown.app.screen.walk_children(Widget)
+            for strip in widget.render_lines(Region(0, 0, *widget.size))
+        ]
+        assert all(text.isprintable() for text in rendered)
+        assert sum("␛]0;owned" in text for text in rendered) >= 3  # instance, sweep, toast
+        assert "m\\x1b]0;ow" in header(shown)
 
 
 async def test_log_follows_the_selected_instance() -> None:

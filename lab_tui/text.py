@@ -1,0 +1,50 @@
+"""Text that others wrote (names of files, logs, errors of servers), made safe to be shown."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+
+
+def printable(text: str) -> str:
+    """``text`` as one line that no terminal obeys: what does not print is shown as ``\\x1b``, ``\\u202e``.
+
+    That is C0, C1, line ends, bidirectional overrides and other formats, and bytes of a path that are
+    no UTF-8. Tabs become spaces.
+    """
+    return _each(text.expandtabs(4), _escaped)
+
+
+def printable_lines(text: str) -> str:
+    """As ``printable`` for several lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_json(text: str) -> str:
+    """A JSON document with what does not print escaped in JSON's own way, so that it means the same."""
+    return "\n".join(_each(line, _escaped_in_json) for line in text.split("\n"))
+
+
+def one_cell(text: str) -> str:
+    """``text`` with one sign for each character that does not print: ``␛`` for ESC, ``␦`` beyond ASCII."""
+    return _each(text, lambda c: chr(0x2400 + ord(c)) if ord(c) < 0x20 else "␦")
+
+
+def _each(text: str, escape: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if _prints(c) else escape(c) for c in text)
+
+
+def _prints(c: str) -> bool:
+    return c.isprintable() or unicodedata.category(c) == "Zs"  # a wide or narrow space moves nothing
+
+
+def _escaped(c: str) -> str:
+    code = ord(c)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _escaped_in_json(c: str) -> str:
+    units = c.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{high:02x}{low:02x}" for high, low in zip(units[::2], units[1::2], strict=True))
