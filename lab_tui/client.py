@@ -62,6 +62,7 @@ class EngineClient:
 
     def __init__(self, socket: Path | None = None) -> None:
         self.socket = socket or paths.socket_path()
+        paths.check_ours(self.socket.parent)  # else we might tell another user what to keep secret
         transport = httpx.AsyncHTTPTransport(uds=str(self.socket), verify=False)
         self._http = httpx.AsyncClient(
             transport=transport, base_url="http://lab", timeout=httpx.Timeout(30.0, read=None)

@@ -86,15 +86,27 @@ def ensure_private(folder: Path) -> Path:
     """As ``ensure_writable`` for the runtime folder, which must be ours alone.
 
     Whoever owns the folder of the socket owns the engine, so a folder that another user made
-    first (in a shared /tmp) is refused.
+    first (in a shared /tmp), or led elsewhere by a link, is refused.
     """
+    check_ours(folder)
     ensure_writable(folder, "XDG_RUNTIME_DIR")
-    info = folder.lstat()
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
-        raise LabError(f"{folder} belongs to another user", "set XDG_RUNTIME_DIR to a folder of your own")
-    if stat.S_IMODE(info.st_mode) & 0o077:
+    check_ours(folder)  # it may have been made by somebody else a moment before
+    if stat.S_IMODE(folder.lstat().st_mode) & 0o077:
         folder.chmod(0o700)
     return folder
+
+
+def check_ours(folder: Path) -> None:
+    """Raise LabError when ``folder`` is there and a link, no folder, or another user's."""
+    try:
+        info = folder.lstat()
+    except OSError:  # nothing there; what makes it says why it cannot
+        return
+    if not stat.S_ISDIR(info.st_mode):
+        what = "a link" if stat.S_ISLNK(info.st_mode) else "not a folder"
+        raise LabError(f"{folder} is {what}", "remove it, or set XDG_RUNTIME_DIR to a folder of your own")
+    if info.st_uid != os.getuid():
+        raise LabError(f"{folder} belongs to another user", "set XDG_RUNTIME_DIR to a folder of your own")
 
 
 def css_dir() -> Path:

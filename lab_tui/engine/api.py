@@ -12,6 +12,7 @@ from aiohttp import web
 
 from lab_tui import __version__
 from lab_tui.engine.engine import Engine
+from lab_tui.engine.peer import may_ask
 from lab_tui.model import (
     VERSION_HEADER,
     BenchEvent,
@@ -81,6 +82,7 @@ async def _sign(_: web.Request, response: web.StreamResponse) -> None:
 async def _refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
     """LabError and broken bodies as one Failure, so that a viewer can show the line as it is."""
     try:
+        _check_peer(request)
         return await handler(request)
     except LabError as error:
         return _answer(Failure(message=error.message, remedy=error.remedy), status=409)
@@ -89,6 +91,12 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
     except web.HTTPException as error:
         failure = Failure(message=f"{request.method} {request.path}: {error.reason}")
         return _answer(failure, status=error.status)
+
+
+def _check_peer(request: web.Request) -> None:
+    line = request.transport
+    if line is None or not may_ask(line.get_extra_info("socket")):
+        raise web.HTTPForbidden(reason="this engine answers its owner alone")
 
 
 def _answer(value: Any, status: int = 200) -> web.Response:

@@ -1,0 +1,82 @@
+"""The socket: in a folder of our own, and answering nobody else."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+from aiohttp import web
+
+from lab_tui import paths
+from lab_tui.client import EngineClient
+from lab_tui.engine import peer
+from lab_tui.engine.api import run_server
+from lab_tui.engine.engine import Engine
+from lab_tui.model import EngineInfo, LabError
+
+INFO = EngineInfo(pid=1, version="0", uptime_s=0.0, socket="", log="")
+
+
+class Who:
+    """As much of an engine as says who it is."""
+
+    def info(self) -> EngineInfo:
+        return INFO
+
+
+def test_the_kernel_says_who_is_at_the_other_end() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        assert peer.uid_of(ours) == os.getuid()
+        assert peer.may_ask(ours)
+
+
+@pytest.mark.parametrize(("uid", "status"), [(4242, 403), (0, 200), (None, 200)])
+async def test_only_the_owner_and_root_are_answered(
+    uid: int | None, status: int, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if uid is not None:
+        monkeypatch.setattr(peer, "uid_of", lambda _: uid)
+    file = home / "s"
+    runner: web.AppRunner = await run_server(cast(Engine, Who()), str(file))
+    try:
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(file))) as http:
+            answer = await http.get("http://lab/engine")
+    finally:
+        await runner.cleanup()
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json()["message"] == "GET /engine: this engine answers its owner alone"
+
+
+@pytest.mark.parametrize("wrong", ["link", "file", "foreign"])
+def test_a_runtime_folder_that_is_not_ours_is_refused(
+    wrong: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = paths.runtime_dir()
+    if wrong == "link":
+        (home / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(home / "elsewhere")
+        says = f"{folder} is a link: remove it"
+    elif wrong == "file":
+        folder.touch()
+        says = f"{folder} is not a folder"
+    else:
+        folder.mkdir(mode=0o700)
+        monkeypatch.setattr(os, "getuid", lambda: 4242)
+        says = f"{folder} belongs to another user: set XDG_RUNTIME_DIR"
+    refused: Any
+    for refused in (lambda: paths.ensure_private(folder), EngineClient):
+        with pytest.raises(LabError, match=says):
+            refused()
+
+
+def test_a_runtime_folder_that_others_could_read_is_closed() -> None:
+    folder = paths.runtime_dir() / "wide"
+    folder.mkdir(parents=True, mode=0o755)
+    folder.chmod(0o755)
+    assert paths.ensure_private(folder).stat().st_mode & 0o777 == 0o700
