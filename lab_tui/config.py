@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from lab_tui import paths
+from lab_tui import access, paths
 from lab_tui.model import Data, FleetSpec, LabError
 
 
@@ -32,7 +32,10 @@ class ServeSettings(Data, frozen=True, kw_only=True, forbid_unknown_fields=True)
     base_port: Annotated[int, Meta(ge=1, le=65535)] = 9000
     front_port: Annotated[int, Meta(ge=1, le=65535)] = 8088
     host: str = "127.0.0.1"  # where the front listens
+    api_key_file: str = ""  # keys that clients must give, one a line; "": on loopback none
+    insecure: bool = False  # no key, though other machines can reach it
     max_streams: Annotated[int, Meta(ge=1, le=65536)] = 1024  # streams at once the fleet is laid out for
+    max_body_mb: Annotated[int, Meta(ge=1, le=4096)] = 64  # the longest request, in MiB
     args: str = ""  # more llama-server arguments, as a shell would split them
     ready_timeout_s: Annotated[float, Meta(ge=1, le=86400)] = 600.0  # how long a model may take to load
     reserve_gb: Annotated[float, Meta(ge=0, le=1024)] = 1.5  # memory that a sweep leaves to the system
@@ -185,10 +188,13 @@ def extra_args(settings: Settings) -> tuple[str, ...]:
         raise LabError(f"serve.args: {error}", "close the quote") from error
 
 
-def fleet_spec(settings: Settings, model: str) -> FleetSpec:
-    """The fleet the settings describe, of ``model``. Raises LabError for an open quote in ``serve.args``."""
+def fleet_spec(settings: Settings, model: str, flags: Mapping[str, Any] | None = None) -> FleetSpec:
+    """The fleet the settings describe, of ``model``, with ``flags`` over it and the key it wants, if any.
+
+    Raises LabError for an open quote in ``serve.args``.
+    """
     serve = settings.serve
-    return FleetSpec(
+    spec = FleetSpec(
         model=model,
         instances=serve.instances,
         parallel=serve.parallel,
@@ -196,6 +202,10 @@ def fleet_spec(settings: Settings, model: str) -> FleetSpec:
         base_port=serve.base_port,
         front_port=serve.front_port,
         host=serve.host,
+        api_key_file=str(Path(serve.api_key_file).expanduser().absolute()) if serve.api_key_file else "",
+        insecure=serve.insecure,
         max_streams=serve.max_streams,
+        max_body_mb=serve.max_body_mb,
         extra_args=extra_args(settings),
     )
+    return access.keyed(msgspec.structs.replace(spec, **(flags or {})))

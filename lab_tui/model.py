@@ -93,7 +93,10 @@ class FleetSpec(Data, frozen=True, kw_only=True):
     base_port: int = 9000  # instance i listens on base_port + i
     front_port: int = 8088
     host: str = "127.0.0.1"  # where the front listens; instances stay on loopback
+    api_key_file: str = ""  # path of a file of API keys, one a line; "": whoever reaches it may ask
+    insecure: bool = False  # other machines may ask without a key
     max_streams: int = 1024  # streams at once the fleet is laid out for, over all instances
+    max_body_mb: int = 64  # the longest request that the front takes, in MiB
     extra_args: tuple[str, ...] = ()  # llama-server's own, after everything else
 
 

@@ -20,6 +20,11 @@ def config_file() -> Path:
     return platformdirs.user_config_path(APP) / "config.toml"
 
 
+def api_key_file() -> Path:
+    """The API key that ``up`` made for fleets that other machines can reach; need not exist."""
+    return platformdirs.user_config_path(APP) / "api-key"
+
+
 def data_dir() -> Path:
     """Where fetched models lie."""
     return platformdirs.user_data_path(APP)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from lab_tui import paths
@@ -43,6 +43,12 @@ def up(
     base_port: Annotated[int | None, typer.Option(help="Port of instance 0; the next ones follow.")] = None,
     front_port: Annotated[int | None, typer.Option(help="Port of the front (nginx).")] = None,
     host: Annotated[str | None, typer.Option(help="Where the front listens; 0.0.0.0: everywhere.")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Keys that clients must give, one a line.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="No key, though other machines can reach it.")
+    ] = False,
     ctx_per_slot: Annotated[int | None, typer.Option(help="Context of each slot, in tokens.")] = None,
     max_streams: Annotated[
         int | None, typer.Option(help="Streams at once the fleet is laid out for.")
@@ -52,16 +58,22 @@ def up(
     ] = None,
 ) -> None:
     """Start N llama-server instances behind one nginx, and print the base URL."""
+    if insecure and api_key_file:
+        raise LabError("--insecure and --api-key-file exclude each other", "choose one")
     flags = {
         "instances": instances,
         "parallel": parallel,
         "base_port": base_port,
         "front_port": front_port,
         "host": host,
+        "api_key_file": str(api_key_file.expanduser().absolute()) if api_key_file else None,
+        "insecure": insecure or (False if api_key_file else None),
         "ctx_per_slot": ctx_per_slot,
         "max_streams": max_streams,
         "extra_args": tuple(args) if args else None,
     }
+    if insecure:
+        flags["api_key_file"] = ""
     spec = spec_from(model, {k: v for k, v in flags.items() if v is not None})
     url = run(bring_up(spec))
     put(url)
@@ -69,16 +81,29 @@ def up(
 
 
 def spec_from(model: str | None, flags: dict[str, object]) -> FleetSpec:
-    """The fleet of the settings with flags over it, checked. Raises LabError."""
-    from lab_tui import config
+    """The fleet of the settings with flags over it, checked; a key is made where it wants one and none is.
+
+    Raises LabError.
+    """
+    from lab_tui import access, config
     from lab_tui.serving.llama_server import check_spec
     from lab_tui.serving.models import default_model
 
     settings = config.load()
     path = str(Path(model).expanduser().absolute()) if model else default_model(settings)
-    spec = msgspec.structs.replace(config.fleet_spec(settings, path), **flags)
+    spec = config.fleet_spec(settings, path, flags)
+    if access.open_to_others(spec):
+        _show_key(access.make_key())
+        spec = access.keyed(spec)
     check_spec(spec)
     return spec
+
+
+def _show_key(key: str) -> None:
+    """Once, and only to a person: what goes into a file may be a log."""
+    if sys.stderr.isatty():
+        say(f"API key, shown this once: {key}")
+    say(f"API key kept in {paths.api_key_file()}: clients send it as `Authorization: Bearer KEY`")
 
 
 async def bring_up(spec: FleetSpec) -> str:

@@ -14,11 +14,10 @@ from lab_tui.cli.fleet import Json
 from lab_tui.cli.output import INTERRUPTED, count, gigabytes, number, put, put_json, run, say, table
 from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import FleetSpec, LabError, ModelFile, Part
+from lab_tui.text import printable
 
 Parallel = Annotated[int | None, typer.Option("--parallel", "-p", help="FITS is for so many slots.")]
 CtxPerSlot = Annotated[int | None, typer.Option(help="FITS is for so many tokens a slot.")]
-from lab_tui.text import printable
-
 models = typer.Typer(help="GGUF files of this machine.", no_args_is_help=False, rich_markup_mode=None)
 
 

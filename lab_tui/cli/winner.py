@@ -135,6 +135,9 @@ async def _chosen(client: EngineClient, wish: Wish) -> tuple[CellView, FleetSpec
         base_port=mine.base_port,
         front_port=mine.front_port,
         host=mine.host,
+        api_key_file=mine.api_key_file,
+        insecure=mine.insecure,
+        max_body_mb=mine.max_body_mb,
     )
     check_spec(spec)
     return view, spec

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from lab_tui.serving.nginx_conf import KEYS_FILE
 from lab_tui.serving.parts import Nginx
 from lab_tui.serving.standalone import FOREGROUND, NAME, Recipe
 
@@ -16,6 +18,7 @@ SERVER_IMAGE = "ghcr.io/ggml-org/llama.cpp:server"
 CUDA_IMAGE = "ghcr.io/ggml-org/llama.cpp:server-cuda"
 NGINX = Nginx(command=("nginx",), source="image", version=(1, 28))
 MODELS = "/models"
+KEYS = "/run/secrets/api_keys"  # where compose puts the secret of that name
 COMPOSE = """\
 # {title}
 # Mounted at {models}, read-only: the folder of the model; on another machine name its folder at "source".
@@ -27,7 +30,7 @@ x-instance: &instance
   image: {image}
   network_mode: host
   restart: unless-stopped
-{gpus}  volumes:
+{gpus}{secrets}  volumes:
     - {{type: bind, source: {folder}, target: {models}, read_only: true}}
 
 services:
@@ -36,7 +39,7 @@ services:
     image: {nginx_image}
     network_mode: host
     restart: unless-stopped
-    command: {front}
+{front_secrets}    command: {front}
     tmpfs: [/front/tmp]
     ulimits: {{nofile: {files}}}
     configs:
@@ -48,7 +51,7 @@ configs:
   front:
     content: |
 {config}
-"""
+{key}"""
 INSTANCE = """\
   llama-{index}:
     <<: *instance
@@ -63,11 +66,15 @@ INSTANCE = """\
 def compose(recipe: Recipe) -> dict[str, str]:
     """One file, the configuration of nginx in it."""
     folder, name = _mounted(Path(recipe.spec.model))
+    keyed = bool(recipe.spec.api_key_file)
     inside = msgspec.structs.replace(
         recipe,
-        spec=msgspec.structs.replace(recipe.spec, model=f"{MODELS}/{name}"),
+        spec=msgspec.structs.replace(
+            recipe.spec, model=f"{MODELS}/{name}", api_key_file=KEYS if keyed else ""
+        ),
         server=msgspec.structs.replace(recipe.server, command=()),  # the image runs it
         nginx=NGINX,
+        keys_file=f"tmp/{KEYS_FILE}",
     )
     instances = [
         INSTANCE.format(
@@ -78,7 +85,13 @@ def compose(recipe: Recipe) -> dict[str, str]:
         )
         for index, port in enumerate(inside.ports)
     ]
-    front = (*NGINX.command, "-p", "/front/", "-c", "nginx.conf", *FOREGROUND)
+    front: tuple[str, ...] = (*NGINX.command, "-p", "/front/", "-c", "nginx.conf", *FOREGROUND)
+    if keyed:
+        front = (
+            "/bin/sh",
+            "-c",
+            f"{inside.make_keys(f'/front/{inside.keys_file}')} && exec {shlex.join(front)}",
+        )
     indexes = range(inside.spec.instances)
     text = COMPOSE.format(
         title=recipe.title,
@@ -86,6 +99,9 @@ def compose(recipe: Recipe) -> dict[str, str]:
         models=MODELS,
         image=_text(CUDA_IMAGE if recipe.cuda else SERVER_IMAGE),
         gpus="  gpus: all\n" if recipe.cuda else "",
+        secrets="  secrets: [api_keys]\n" if keyed else "",
+        front_secrets="    secrets: [api_keys]\n" if keyed else "",
+        key=f"\nsecrets:\n  api_keys: {{file: {_text(recipe.spec.api_key_file)}}}\n" if keyed else "",
         folder=_text(str(folder)),
         instances="\n".join(instances),
         nginx_image=_text(f"nginx:{NGINX.version_text}"),

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -62,6 +63,10 @@ def _floats(value: str) -> list[float]:
     return shares + [0.0] * (128 - len(shares))
 
 
+def _lines(file: str) -> list[str]:
+    return [line for line in Path(file).read_text().split("\n") if line]
+
+
 ON_OFF = {"on": True, "off": False}
 CACHE_TYPES = {
     name: f"GGML_TYPE_{name.upper()}"
@@ -109,6 +114,7 @@ FLAGS = (
     Flag(("--host",), "HOST", _field("hostnames", lambda v: v.split(",")), "where to listen"),
     Flag(("--port",), "PORT", _field("port", int), "port to listen on, 0: any"),
     Flag(("--api-key",), "KEY", _field("api_keys", lambda v: v.split(",")), "keys, by comma"),
+    Flag(("--api-key-file",), "FNAME", _field("api_keys", _lines), "file of keys, one a line"),
     Flag(("--metrics",), "", _const("endpoint_metrics", True), "offer /metrics"),
     Flag(("--slots",), "", _const("endpoint_slots", True), "offer /slots"),
     Flag(("--no-slots",), "", _const("endpoint_slots", False), "do not offer /slots"),
@@ -147,7 +153,7 @@ def parse(args: Sequence[str], params: Any) -> Any:
             raise UsageError(f"error: argument {word}: expected value for argument")
         try:
             flag.apply(params, value)
-        except (ValueError, KeyError, OverflowError) as error:
+        except (ValueError, KeyError, OverflowError, OSError) as error:
             raise UsageError(f"error: argument {word}: invalid value: {value}") from error
     return params
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
-from lab_tui import tasks
+from lab_tui import access, tasks
 from lab_tui.config import Settings
 from lab_tui.model import Data, FleetSpec, InstanceState, InstanceView, LabError
 from lab_tui.serving import llama_server, models, parts
-from lab_tui.serving.front import Front, FrontSpec, check_files
+from lab_tui.serving.front import Front, check_files
 from lab_tui.serving.instance import LADDER, Instance
+from lab_tui.serving.nginx_conf import KEYS_FILE, FrontSpec
 from lab_tui.serving.parts import LlamaServer, Nginx
 from lab_tui.serving.ports import check_free
 from lab_tui.serving.process import Process, ProcessRecord
+
+log = logging.getLogger(__name__)
 
 HEAR_S = 5.0  # how long an engine waits for instances that it takes over to answer
 
@@ -30,6 +34,7 @@ class FleetRecord(Data, frozen=True, kw_only=True):
     wanted: tuple[int, ...]
     processes: dict[int, ProcessRecord]
     front: ProcessRecord | None
+    keys_identity: str = ""  # of the API keys that the instances were started with
 
 
 class Fleet:
@@ -52,8 +57,15 @@ class Fleet:
         self._front_due = asyncio.Event()
         self._front_task: asyncio.Task[None] | None = None
         self._parts: tuple[LlamaServer, Nginx] | None = None
+        self._keys: tuple[str, ...] = ()
+        self._keys_identity = ""
 
     # -- looking
+
+    @property
+    def api_key(self) -> str | None:
+        """A key that instances and front take; None when they ask for none."""
+        return self._keys[0] if self._keys else None
 
     @property
     def notice(self) -> str:
@@ -92,7 +104,10 @@ class Fleet:
         async with self._lock:
             commands = await self._checked(spec)
             started_from_nothing = not self._instances
-            await self._retire(spec, commands)
+            keys = access.read_keys(spec)
+            changed = access.identity(keys) != self._keys_identity
+            await self._retire(spec, () if changed else commands)
+            self._keys, self._keys_identity = keys, access.identity(keys)
             self.spec = spec
             self._instances += [
                 self._instance(i, commands[i]) for i in range(len(self._instances), spec.instances)
@@ -166,6 +181,8 @@ class Fleet:
                 await self._end_leftovers(record)
                 return False
             self.spec = record.spec
+            self._keys_identity = record.keys_identity
+            self._read_keys(record.spec)
             self._instances = [self._instance(i, command) for i, command in enumerate(record.commands)]
             for index in record.wanted:
                 await self._instances[index].start(found.get(index))
@@ -177,6 +194,13 @@ class Fleet:
             await self._try_front()
             self._begin_front_task()
         return True
+
+    def _read_keys(self, spec: FleetSpec) -> None:
+        """The keys of a fleet that is taken over. Without them it goes on serving, and is not asked."""
+        try:
+            self._keys = access.read_keys(spec)
+        except LabError as error:
+            log.warning("the fleet's API keys: %s", error)
 
     async def _until_heard(self, adopted: list[Instance]) -> None:
         """Until each adopted instance has said how it is, or is slow to: the front keeps them till then."""
@@ -235,6 +259,7 @@ class Fleet:
             port=self.spec.base_port + index,
             slots=self.spec.parallel,
             log=self._logs / f"instance-{index}.log",
+            api_key=self.api_key,
             poll_s=self._settings.engine.poll_s,
             ready_timeout_s=self._settings.serve.ready_timeout_s,
             changed=self._on_change,
@@ -270,6 +295,7 @@ class Fleet:
         await asyncio.gather(*(instance.stop() for instance in self._instances))
         self._instances.clear()
         self.spec = None
+        self._keys, self._keys_identity = (), ""
         self._front_problem = self._record_problem = ""
         self._parts = None  # another build may be wanted next time
         self._file.unlink(missing_ok=True)
@@ -285,6 +311,8 @@ class Fleet:
             if spec is None:
                 return
             _, nginx = await self.find_parts()
+            if spec.api_key_file and not self._keys:
+                self._keys = access.read_keys(spec)  # without them the front stays as it is
             ready = (i for i in self._instances if i.state == InstanceState.READY)
             await self.front.apply(
                 FrontSpec(
@@ -293,6 +321,9 @@ class Fleet:
                     backends=tuple(i.address for i in ready if i.index not in self._leaving),
                     max_streams=spec.max_streams,
                     balancing=spec.balancing,
+                    max_body_mb=spec.max_body_mb,
+                    keys_file=KEYS_FILE if self._keys else "",
+                    keys=self._keys,
                 ),
                 nginx,
             )
@@ -335,6 +366,7 @@ class Fleet:
             wanted=tuple(i.index for i in self._instances if i.wanted),
             processes={i.index: i.record for i in self._instances if i.record is not None},
             front=self.front.record,
+            keys_identity=self._keys_identity,
         )
         content = msgspec.json.encode(record)
         if content == self._saved:

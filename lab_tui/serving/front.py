@@ -1,6 +1,6 @@
 """The front: one nginx that spreads requests over the ready instances.
 
-Its configuration is a pure function of a FrontSpec; a change is tested (``nginx -t``), reloaded,
+A change of its configuration is tested (``nginx -t``), reloaded,
 and waited for until no old worker accepts connections any more.
 """
 
@@ -19,57 +19,18 @@ import httpx
 import psutil
 
 from lab_tui import tasks
-from lab_tui.model import Data, FrontState, FrontTraffic, FrontView, LabError
+from lab_tui.model import FrontState, FrontTraffic, FrontView, LabError
+from lab_tui.serving.nginx_conf import GENERATION_PATH, FrontSpec, config_text, files_needed, keys_text
 from lab_tui.serving.parts import Nginx
 from lab_tui.serving.process import Process, ProcessRecord, StopLadder, end_session, session_members
 from lab_tui.serving.readings import plain_http
-from lab_tui.serving.traffic import Traffic, connections_place, log_lines
+from lab_tui.serving.traffic import Traffic
 
-GENERATION_PATH = "/lab-tui/generation"
 READY_TIMEOUT_S = 10.0
 RESTART_DELAY_S = 0.5
 READ_S = 1.0  # between two looks at the traffic
-PRIVATE_PATHS = "slots|props|metrics|lora-adapters"  # of llama-server; they show what others ask
 # QUIT waits for live streams; INT ends at once.
 LADDER = StopLadder(first=signal.SIGQUIT, first_wait_s=0.3, second=signal.SIGTERM, second_wait_s=2.0)
-
-
-class FrontSpec(Data, frozen=True, kw_only=True):
-    """What the front should be."""
-
-    host: str
-    port: int
-    backends: tuple[str, ...]  # addresses of the ready instances, "127.0.0.1:9000"
-    max_streams: int
-    balancing: str = "round_robin"
-
-    @property
-    def url(self) -> str:
-        """The base URL as seen from this machine."""
-        return f"http://{reachable(self.host)}:{self.port}"
-
-
-def reachable(host: str) -> str:
-    """The address under which this machine reaches a listener on ``host``."""
-    if host == "0.0.0.0":
-        return "127.0.0.1"
-    if host == "::":
-        return "[::1]"
-    return f"[{host}]" if ":" in host else host
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on ``host``."""
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def files_needed(max_streams: int) -> int:
-    """Open files of nginx: two connections a stream (client and instance), some of its own, and spare ones.
-
-    With less than a sixteenth of its connections free, nginx closes kept-alive ones of clients to have
-    more (ngx_drain_connections), and a request on its way there is reset.
-    """
-    return (2 * max_streams + 128) * 9 // 8
 
 
 def check_files(max_streams: int) -> None:
@@ -80,65 +41,6 @@ def check_files(max_streams: int) -> None:
             f"{max_streams} streams need {files_needed(max_streams)} open files, the hard limit is {hard}",
             "raise it (ulimit -Hn, limits.conf) or ask for fewer --max-streams",
         )
-
-
-def config_text(spec: FrontSpec, nginx: Nginx, generation: int | None) -> str:
-    """The nginx configuration of ``spec``. The reasons for each line are in the README, The front.
-
-    ``generation`` is what the front answers to whoever asks which configuration is in effect; None:
-    it is not asked, and nobody counts its requests either.
-    """
-    files = files_needed(spec.max_streams)
-    listen = f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}"
-    if spec.host == "::":
-        listen += " ipv6only=off"  # IPv4 too
-    if spec.backends:
-        upstream = [f"    server {address} max_fails=0;" for address in spec.backends]
-        if spec.balancing == "least_conn":
-            upstream.insert(0, "    least_conn;")
-        if nginx.version >= (1, 29, 7):  # keepalive became the default there and is a syntax error before
-            upstream.append("    keepalive 0;")
-        upstream_block = "\n".join(["  upstream llm {", "    zone llm 64k;", *upstream, "  }"])
-        serve = "proxy_pass http://llm;"
-    else:
-        upstream_block = "  # no instance is ready"
-        serve = (
-            'default_type application/json; return 503 \'{"error":{"code":503,'
-            '"message":"no instance is ready","type":"unavailable_error"}}\';'
-        )
-    places, log = "", "  access_log off;\n"
-    if generation is not None:
-        said = f'access_log off; default_type text/plain; return 200 "{generation}";'
-        places = f"    location = {GENERATION_PATH} {{ {said} }}\n" + connections_place(spec.host, nginx)
-        log = log_lines()
-    if not is_loopback(spec.host):
-        places += f"    location ~ ^/({PRIVATE_PATHS}) {{ return 404; }}\n"
-    return f"""pid nginx.pid;
-worker_processes 1;
-worker_rlimit_nofile {files};
-worker_shutdown_timeout 3600s;
-events {{ worker_connections {files}; }}
-http {{
-{log}  client_body_temp_path tmp/b; proxy_temp_path tmp/p; fastcgi_temp_path tmp/f;
-  uwsgi_temp_path tmp/u; scgi_temp_path tmp/s;
-{upstream_block}
-  server {{
-    listen {listen} backlog=4096;
-    client_max_body_size 64m; client_body_buffer_size 64m;
-    add_header X-Upstream $upstream_addr always;
-{places}    location / {{
-      {serve}
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-      proxy_set_header Host $http_host;
-      proxy_buffering off;
-      proxy_read_timeout 3600s;
-      proxy_send_timeout 3600s;
-      proxy_next_upstream error timeout;
-    }}
-  }}
-}}
-"""
 
 
 class Front:
@@ -257,6 +159,8 @@ class Front:
         candidate = self._folder / "candidate.conf"
         text = config_text(spec, nginx, self._generation)
         candidate.write_text(text)
+        if spec.keys_file:
+            _write_secret(self._folder / spec.keys_file, keys_text(spec.keys))
         test = await asyncio.create_subprocess_exec(
             *self._command(nginx, "candidate.conf"),
             "-t",
@@ -363,6 +267,15 @@ class Front:
             ready=len(spec.backends) if spec and state == FrontState.READY else 0,
         )
         self._changed()
+
+
+def _write_secret(file: Path, text: str) -> None:
+    """Replace ``file``, which nobody else can read from its first moment on."""
+    draft = file.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(text)
+    draft.replace(file)
 
 
 def _listening_workers(master: int) -> set[int]:

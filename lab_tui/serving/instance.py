@@ -45,6 +45,7 @@ class Instance:
         port: int,
         slots: int,
         log: Path,
+        api_key: str | None,
         poll_s: float,
         ready_timeout_s: float,
         changed: Callable[[], None],
@@ -56,6 +57,7 @@ class Instance:
         self.state = InstanceState.STOPPED
         self.reason = ""
         self._log = log
+        self._api_key = api_key
         self._poll_s = poll_s
         self._ready_timeout_s = ready_timeout_s
         self._changed = changed
@@ -116,13 +118,17 @@ class Instance:
     async def at_work(self) -> bool:
         """Ask it now whether a request is in it, at work or waiting; False when it is not to be asked."""
         try:
-            async with plain_http(base_url=f"http://{self.address}", timeout=READ_TIMEOUT_S) as http:
+            async with self._http() as http:
                 reading = await read_instance(http, time.monotonic(), None)
         except httpx.TimeoutException:
             return True  # some builds do not answer while they decode
         except (httpx.HTTPError, msgspec.DecodeError):
             return False
         return reading.busy + reading.queue > 0
+
+    def _http(self) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        return plain_http(base_url=f"http://{self.address}", timeout=READ_TIMEOUT_S, headers=headers)
 
     async def _end_task(self) -> None:
         task, self._task = self._task, None
@@ -153,7 +159,7 @@ class Instance:
     # -- the task
 
     async def _supervise(self, process: Process | None) -> None:
-        async with plain_http(base_url=f"http://{self.address}", timeout=READ_TIMEOUT_S) as http:
+        async with self._http() as http:
             while True:
                 why = await self._run(http, process)
                 if why is None:

@@ -12,9 +12,15 @@ from collections.abc import Mapping, Sequence
 
 import psutil
 
+from lab_tui import access
 from lab_tui.model import FleetSpec, LabError
 from lab_tui.serving.parts import LlamaServer
 
+# What would show a secret to whoever lists processes, and where it belongs.
+SECRET = {
+    "--api-key": "lab-tui's --api-key-file FILE", "--api-key-file": "lab-tui's --api-key-file FILE",
+    "-hft": "the variable HF_TOKEN", "--hf-token": "the variable HF_TOKEN",
+}  # fmt: skip
 MAX_PARALLEL = 256  # llama.cpp: n_seq_max must be <= 256
 MAX_INSTANCES = 64
 SPARE_HTTP_THREADS = 16  # beyond the streams: polling, health checks, a browser
@@ -36,6 +42,7 @@ def check_spec(spec: FleetSpec) -> None:
         ("threads", 1 if spec.threads is None else spec.threads, 1, 4096),
         ("threads-http", 1 if spec.threads_http is None else spec.threads_http, 1, 65536),
         ("max-streams", spec.max_streams, 1, 65536),
+        ("max-body-mb", spec.max_body_mb, 1, 4096),
         ("base-port", spec.base_port, 1, 65535),
         ("front-port", spec.front_port, 1, 65535),
     )
@@ -44,6 +51,7 @@ def check_spec(spec: FleetSpec) -> None:
             raise LabError(f"{name} is {value}", f"give a number from {low} to {high}")
     if not spec.host:
         raise LabError("host is empty", "give 127.0.0.1, or 0.0.0.0 to be reached from other machines")
+    access.check(spec)
     words = (
         ("flash-attn", spec.flash_attn, ("on", "off", "auto")),
         ("balancing", spec.balancing, ("round_robin", "least_conn")),
@@ -68,6 +76,10 @@ def check_extra_args(build: LlamaServer, args: Sequence[str]) -> None:
         name, equals, value = word.partition("=")
         if name in OWNED:
             raise LabError(f"{name} is set by lab-tui itself", f"use {OWNED[name]}")
+        if name in SECRET:
+            raise LabError(
+                f"{name} is not for the command line, which others can read", f"use {SECRET[name]}"
+            )
         if not build.knows(name):
             raise LabError(
                 f"llama-server takes no argument {name}", f"`{' '.join(build.command)} --help` lists them"
@@ -95,7 +107,10 @@ def usable_cores() -> int:
 
 
 def command(build: LlamaServer, spec: FleetSpec, index: int) -> tuple[str, ...]:
-    """The command line of instance ``index``. Flags that this build does not know are left out."""
+    """The command line of instance ``index``. Flags that this build does not know are left out.
+
+    Raises LabError when that would leave it open to whoever reaches it.
+    """
     wanted: list[tuple[str, str | None]] = [
         ("--model", spec.model),
         ("--host", "127.0.0.1"),
@@ -120,6 +135,12 @@ def command(build: LlamaServer, spec: FleetSpec, index: int) -> tuple[str, ...]:
     for flag, value in wanted:
         if build.knows(flag):
             words += [flag] if value is None else [flag, value]
+    if spec.api_key_file:
+        if not build.knows("--api-key-file"):
+            raise LabError(
+                "this llama-server takes no --api-key-file", "take a newer llama-server, or host 127.0.0.1"
+            )
+        words += ["--api-key-file", spec.api_key_file]
     return (*words, *_flash_attention(build, spec), *spec.extra_args)
 
 

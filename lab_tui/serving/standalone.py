@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab_tui.model import Data, FleetSpec
 from lab_tui.serving import llama_server
-from lab_tui.serving.front import FrontSpec, config_text, files_needed
+from lab_tui.serving.nginx_conf import KEYS_FILE, FrontSpec, config_text, files_needed, keys_command
 from lab_tui.serving.parts import LlamaServer, Nginx
 from lab_tui.text import printable
 
@@ -28,6 +28,7 @@ class Recipe(Data, frozen=True, kw_only=True):
     nginx: Nginx
     ready_timeout_s: float  # how long a model may take to load
     cuda: bool = False  # whether there are NVIDIA cards for containers to use
+    keys_file: str = KEYS_FILE  # as nginx includes it: beside its configuration
 
     @property
     def title(self) -> str:
@@ -45,6 +46,8 @@ class Recipe(Data, frozen=True, kw_only=True):
             backends=tuple(f"127.0.0.1:{port}" for port in self.ports),
             max_streams=self.spec.max_streams,
             balancing=self.spec.balancing,
+            max_body_mb=self.spec.max_body_mb,
+            keys_file=self.keys_file if self.spec.api_key_file else "",
         )
 
     @property
@@ -61,6 +64,13 @@ class Recipe(Data, frozen=True, kw_only=True):
         """The command line of an instance."""
         return llama_server.command(self.server, self.spec, index)
 
+    def make_keys(self, to: str) -> str:
+        """Shell that makes what nginx includes of the user's file of API keys; "" when none is asked for.
+
+        ``to`` is as a shell reads it.
+        """
+        return keys_command(shlex.quote(self.spec.api_key_file), to) if self.spec.api_key_file else ""
+
     def config(self) -> str:
         """The configuration of nginx."""
         return config_text(self.front, self.nginx, None)
@@ -69,8 +79,9 @@ class Recipe(Data, frozen=True, kw_only=True):
 def nginx_conf(recipe: Recipe) -> dict[str, str]:
     """The configuration alone, for instances that something else starts."""
     run = shlex.join((*recipe.nginx.command, "-p", "DIR/", "-c", "nginx.conf", *FOREGROUND))
-    head = f"# {recipe.title}\n# Into a folder DIR with a folder DIR/tmp, then: {run}\n"
-    return {"nginx.conf": head + recipe.config()}
+    head = f"# {recipe.title}\n# Into a folder DIR with a folder DIR/tmp, then: {printable(run)}\n"
+    keys = printable(recipe.make_keys(f"DIR/{KEYS_FILE}"))
+    return {"nginx.conf": head + (f"# Before that: {keys}\n" if keys else "") + recipe.config()}
 
 
 SCRIPT = """\
@@ -141,7 +152,7 @@ for name in $(env | sed -n 's/^\\(LLAMA_ARG_[A-Za-z0-9_]*\\)=.*/\\1/p'); do unse
 mkdir "$run/tmp" || exit 1
 cat >"$run/nginx.conf" <<'END OF nginx.conf' || exit 1
 {config}END OF nginx.conf
-
+{keys}
 {starts}
 
 {waits}
@@ -176,6 +187,7 @@ def script(recipe: Recipe) -> dict[str, str]:
         files=recipe.files,
         streams=recipe.spec.max_streams,
         config=recipe.config(),
+        keys=f"({keys}) || exit 1\n" if (keys := recipe.make_keys(f'"$run/{KEYS_FILE}"')) else "",
         starts="\n".join(starts),
         waits="\n".join(waits),
         checks="\n".join(checks),

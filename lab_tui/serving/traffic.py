@@ -63,7 +63,7 @@ def parse(line: str) -> Request | None:
 
 def log_lines() -> str:
     """What the configuration says of the log."""
-    return f"  log_format lab '{FORMAT}';\n  access_log {FILE} lab buffer=32k flush=1s;\n"
+    return f"  log_format lab '{FORMAT}';\n  access_log {FILE} lab buffer=32k flush=1s;"
 
 
 def connections_place(host: str, nginx: Nginx) -> str:

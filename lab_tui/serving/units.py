@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from lab_tui.serving.standalone import FOREGROUND, NAME, Recipe
 
 CONFIG = f"{NAME}.nginx.conf"
+KEYS = f"{NAME}.keys.conf"
+FOLDER = "%E/systemd/user"
 STOP_S = 10  # how long an instance or nginx may take to end its streams
 # %i of the template is the port of the instance: all that differs between their command lines.
 INSTANCE = """\
@@ -33,7 +37,7 @@ After={instances}
 [Service]
 Type=exec
 RuntimeDirectory={name} {name}/tmp
-ExecStart={command}
+{before}ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 KillSignal=SIGQUIT
 TimeoutStopSec={stop_s}
@@ -56,7 +60,9 @@ WantedBy=default.target
 
 def systemd(recipe: Recipe) -> dict[str, str]:
     """The units and the configuration of nginx, which belongs beside them."""
+    recipe = msgspec.structs.replace(recipe, keys_file=KEYS)
     title = recipe.title
+    keys = recipe.make_keys(f'"$0/{KEYS}"')
     units = " ".join(f"{NAME}@{port}.service" for port in recipe.ports)
     server = _program(recipe.command(0))
     server[server.index("--port") + 1] = "%i"
@@ -66,7 +72,7 @@ def systemd(recipe: Recipe) -> dict[str, str]:
         f" no_proxy=127.0.0.1 wget -q -O /dev/null {health}; do sleep 0.5; done"
     )
     nginx = _program(recipe.nginx.command)
-    nginx += ["-p", f"%t/{NAME}/", "-c", f"%E/systemd/user/{CONFIG}", *map(word, FOREGROUND)]
+    nginx += ["-p", f"%t/{NAME}/", "-c", f"{FOLDER}/{CONFIG}", *map(word, FOREGROUND)]
     return {
         f"{NAME}@.service": INSTANCE.format(
             title=title,
@@ -80,6 +86,7 @@ def systemd(recipe: Recipe) -> dict[str, str]:
             title=title,
             name=NAME,
             instances=units,
+            before=f'ExecStartPre=:/bin/sh -c {word(keys)} "{FOLDER}"\n' if keys else "",
             command=" ".join(nginx),
             stop_s=STOP_S,
             files=recipe.files,

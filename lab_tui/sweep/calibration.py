@@ -22,7 +22,8 @@ import psutil
 from lab_tui import __version__
 from lab_tui.load.ceiling import ceiling_tps
 from lab_tui.model import Data, LoadView
-from lab_tui.serving.front import Front, FrontSpec
+from lab_tui.serving.front import Front
+from lab_tui.serving.nginx_conf import FrontSpec
 from lab_tui.serving.parts import Nginx
 from lab_tui.serving.ports import free_port
 from lab_tui.serving.process import end_session

@@ -173,7 +173,7 @@ def fleet_target(fleet: Fleet) -> Target:
             "no instance is ready" if fleet.instances else "no fleet is up",
             "`lab-tui up -m MODEL` starts one, or bench another server with --url",
         )
-    return Target(url=url, dialect="llama", backends=backends)
+    return Target(url=url, dialect="llama", backends=backends, api_key=fleet.api_key)
 
 
 async def context(fleet: Fleet) -> dict[str, Any]:

@@ -6,14 +6,17 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import openai
+import psutil
 import pytest
 
+from lab_tui import paths
 from tests.e2e.conftest import Lab, until
 
 
@@ -205,14 +208,73 @@ def test_a_failed_change_leaves_the_fleet_as_it_was(lab: Lab) -> None:
     assert lab.status()["fleet"] == before
 
 
-def test_another_host_moves_the_front(lab: Lab) -> None:
-    lab.run("up", "-i", "1", "-p", "1")
+def test_beyond_loopback_only_with_a_key_that_nothing_shows(lab: Lab) -> None:
+    lab.run("up", "-i", "1", "-p", "2")
     pid = lab.status()["instances"][0]["pid"]
-    lab.run("up", "-i", "1", "-p", "1", "--host", "0.0.0.0")
-    assert lab.status()["instances"][0]["pid"] == pid
-    assert urllib.request.urlopen(f"{lab.url}/health", timeout=30).status == 200
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(f"{lab.url}/slots", timeout=30)
+    lab.run("up", "-i", "1", "-p", "2", "--host", "0.0.0.0", "--insecure")
+    assert lab.status()["instances"][0]["pid"] == pid  # only the front moves
+    assert answer(f"{lab.url}/health") == 200
+    assert answer(f"{lab.url}/slots") == 404
+
+    made = lab.run("up", "-i", "1", "-p", "2", "--host", "0.0.0.0")
+    key = paths.api_key_file().read_text().strip()
+    shown = [made.stdout, made.stderr]
+    until(lambda: lab.status()["instances"][0]["queue"] == 0, "it is read with the key")
+    instance = f"http://127.0.0.1:{lab.base_port}"
+    for url, hidden in ((lab.url, 404), (instance, 401)):
+        assert answer(f"{url}/props") == hidden
+        assert answer(f"{url}/completion", COMPLETION) == 401
+        assert answer(f"{url}/completion", COMPLETION, key) == 200
+    swept = lab.run("sweep", "--axis", "concurrency=2", "--seconds", "1", "--no-confirm", "--json")
+    (cell,) = json.loads(swept.stdout)["cells"]
+    assert (cell["status"], cell["errors"]) == ("measured", 0)
+    until(lambda: states(lab) == ["ready"], "the fleet of before is back")
+
+    listens = {at for process in lab.processes() for at in listening(process)}
+    assert {ip for name, ip in listens if name != "nginx"} == {"127.0.0.1"}
+    assert {ip for name, ip in listens if name == "nginx"} == {"0.0.0.0"}
+    secret = {paths.api_key_file(), paths.runtime_dir() / "nginx" / "keys.conf"}
+    places = [paths.runtime_dir(), paths.state_dir(), paths.config_file().parent]
+    assert {stat.S_IMODE(place.stat().st_mode) for place in places} == {0o700}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (*secret, paths.socket_path())} == {0o600}
+
+    shown += [str(swept), str(lab.commands()), str([environment(process) for process in lab.processes()])]
+    exported = lab.run("export", "1", "--format", "sh").stdout
+    assert f"--api-key-file {paths.api_key_file()}" in exported
+    shown += [exported, json.dumps(lab.json("status"))]
+    files = [file for place in (lab.home, *places) for file in place.rglob("*") if file.is_file()]
+    assert any(file.name == "lab.db" for file in files)
+    assert not [text for text in shown if key in text]
+    assert {file for file in files if key.encode() in file.read_bytes()} == secret
+
+
+COMPLETION = json.dumps({"prompt": "a", "n_predict": 2}).encode()
+
+
+def answer(url: str, body: bytes | None = None, key: str = "") -> int:
+    """The status of one request."""
+    request = urllib.request.Request(url, body, {"Authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def listening(process: psutil.Process) -> set[tuple[str, str]]:
+    """Its name and the addresses where it listens."""
+    try:
+        lines = process.net_connections("inet")
+        return {(process.name(), line.laddr.ip) for line in lines if line.status == psutil.CONN_LISTEN}
+    except psutil.Error:  # ended meanwhile
+        return set()
+
+
+def environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:  # ended meanwhile
+        return {}
 
 
 def test_output_that_nobody_takes(lab: Lab) -> None:

@@ -67,8 +67,8 @@ async def test_a_wrong_command_line(args: tuple[str, ...], error: str) -> None:
 async def test_every_flag_can_be_set() -> None:
     import xllamacpp
 
-    values = {"FNAME": "/m", "N": "3", "PORT": "9", "HOST": "127.0.0.1", "INDEX": "0", "N0,N1,…": "1,2",
-              "KEY": "a,b", "STRING": "x", "TEMPLATE": "chatml"}  # fmt: skip
+    values = {"FNAME": "/dev/null", "N": "3", "PORT": "9", "HOST": "127.0.0.1", "INDEX": "0",
+              "N0,N1,…": "1,2", "KEY": "a,b", "STRING": "x", "TEMPLATE": "chatml"}  # fmt: skip
     for flag in embedded.FLAGS:
         choices = flag.value.strip("[]{}").replace("|", ",").split(",") if flag.value[:1] in "[{" else []
         for value in choices or [values.get(flag.value, "")]:

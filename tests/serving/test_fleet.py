@@ -334,11 +334,50 @@ async def test_a_port_in_the_middle_of_the_range(fleet: Fleet, model: Path) -> N
 
 
 async def test_a_host_that_is_not_ours(fleet: Fleet, model: Path) -> None:
-    for host in ("192.0.2.1", "no.such.host.invalid", "127.0.0.1; }"):
-        spec = tiny_spec(model, host=host)
+    for host in ("192.0.2.1", "no.such.host.invalid"):
+        spec = tiny_spec(model, host=host, insecure=True)
         assert (await refused(fleet, spec)).startswith(
             f"cannot listen on {host}:{spec.front_port} for the front"
         )
+
+
+async def test_another_key_reaches_every_part_and_the_next_engine(
+    make_fleet: MakeFleet, model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("first-key-0123456789\n")
+    file.chmod(0o600)
+    spec = tiny_spec(model, instances=1, api_key_file=str(file))
+    fleet = make_fleet()
+    await fleet.up(spec)
+    await fleet.wait_ready()
+    (before,) = pids(fleet)
+    await fleet.up(spec)
+    assert pids(fleet) == [before]
+    file.write_text("second-key-0123456789\n")
+    await fleet.up(spec)
+    await fleet.wait_ready()
+    assert pids(fleet) != [before]
+    await fleet.detach()
+
+    heir = make_fleet()
+    assert await heir.adopt()
+    await until(lambda: heir.views()[0].busy == 0, "it is read with the key")
+    assert heir.api_key == "second-key-0123456789"
+    async with plain_http(base_url=f"http://127.0.0.1:{spec.front_port}", timeout=PATIENCE_S) as http:
+        for key, status in (("first-key-0123456789", 401), (heir.api_key, 200)):
+            answer = await http.post("/completion", json=completion(2), headers={"X-Api-Key": key})
+            assert answer.status_code == status
+    await heir.detach()
+
+    file.unlink()  # the next one serves on, and lets nobody in unasked
+    blind = make_fleet()
+    assert await blind.adopt()
+    assert f"cannot read the API key in {file}" in blind.notice
+    async with plain_http(base_url=f"http://127.0.0.1:{spec.front_port}", timeout=PATIENCE_S) as http:
+        assert (await http.post("/completion", json=completion(2))).status_code == 401
+        answer = await http.post("/completion", json=completion(2), headers={"X-Api-Key": heir.api_key})
+        assert answer.status_code == 200
 
 
 async def test_models_that_are_none(fleet: Fleet, model: Path, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,15 @@ import pytest
 from lab_tui.model import FrontState, LabError
 from lab_tui.serving import front as module
 from lab_tui.serving import parts
-from lab_tui.serving.front import Front, FrontSpec, check_files, config_text, files_needed
+from lab_tui.serving.front import Front, check_files
+from lab_tui.serving.nginx_conf import (
+    KEYS_FILE,
+    FrontSpec,
+    config_text,
+    files_needed,
+    keys_command,
+    keys_text,
+)
 from lab_tui.serving.parts import Found, Nginx
 from lab_tui.serving.process import session_members
 from lab_tui.serving.readings import plain_http
@@ -262,6 +272,11 @@ async def test_private_paths_are_there_on_loopback_and_hidden_beyond(stand: Stan
         "//metrics",
         "/%6detrics",
         "/lora-adapters",
+        "/v1/../slots",
+        "/v1/%2e%2e%2fslots",
+        "/./props?x",
+        "/slots%3fa",
+        "/v1/lora-adapters",
     )
     await front.apply(stand.spec, stand.nginx)
     assert {(await stand.get(path)).status_code for path in paths} == {200}
@@ -269,6 +284,55 @@ async def test_private_paths_are_there_on_loopback_and_hidden_beyond(stand: Stan
     await front.apply(stand.spec, stand.nginx)
     assert {(await stand.get(path)).status_code for path in paths} == {404}
     assert {(await stand.get(path)).status_code for path in ("/health", "/v1/models", "/completion")} == {200}
+
+
+async def test_a_key_is_asked_for_and_failed_ones_are_slowed_down(stand: Stand) -> None:
+    key, other = "k.+/=~_-ABCdefghi", "another-key-0123456789"
+    spec = but(stand.spec, host="0.0.0.0", keys_file=KEYS_FILE, keys=(key, other), max_body_mb=1)
+    stand.spec = spec
+    front = stand.front()
+    await front.apply(spec, stand.nginx)
+    assert key not in front.config()
+    assert (stand.folder / "nginx" / KEYS_FILE).stat().st_mode & 0o777 == 0o600
+    asked = stand.backends[0].requests + stand.backends[1].requests
+    good = {"Authorization": f"Bearer {key}"}
+    async with plain_http(timeout=PATIENCE_S, base_url=spec.url) as http:
+        for headers, status in (
+            ({}, 401),
+            ({"Authorization": f"Bearer {key.swapcase()}"}, 401),
+            ({"Authorization": f"Bearer {key}x"}, 401),
+            ({"Authorization": "Bearer none", "X-Api-Key": key}, 401),
+            (good, 200),
+            ({"Authorization": f"Bearer {other}"}, 200),
+            ({"X-Api-Key": key}, 200),
+        ):
+            assert (await http.post("/completion", headers=headers, content=b"x")).status_code == status
+        for method, path in (("GET", "/health"), ("GET", "/v1/health"), ("OPTIONS", "/v1/chat/completions")):
+            assert (await http.request(method, path)).status_code == 200
+            assert (await http.request(method, path, content=b"x" * 2000)).status_code == 413
+        assert (await http.post("/completion", headers=good, content=b"x" * 1_000_000)).status_code == 200
+        assert (await http.post("/completion", headers=good, content=b"x" * 1_100_000)).status_code == 413
+        seen = [(await http.post("/completion", content=b"x" * 500_000)) for _ in range(20)]
+        assert {answer.status_code for answer in seen} == {401, 429}
+        assert seen[0].json()["error"]["message"] == "Invalid API Key"
+        assert seen[-1].json()["error"]["code"] == 429
+        # Nobody pays for it who has a key, not even from the same address.
+        assert {(await http.get("/v1/models", headers=good)).status_code for _ in range(20)} == {200}
+    assert stand.backends[0].requests + stand.backends[1].requests == asked + 3 + 3 + 1 + 20
+
+    await front.apply(but(spec, keys=(other,)), stand.nginx)
+    assert (await stand.get("/", headers=good)).status_code in (401, 429)
+    assert (await stand.get("/", headers={"X-Api-Key": other})).status_code == 200
+
+
+def test_a_shell_makes_of_a_file_of_keys_what_lab_tui_makes(tmp_path: Path) -> None:
+    source, made = tmp_path / "it's $HOME", tmp_path / KEYS_FILE
+    keys = ("k.+/=~_-ABCdefghi", "another-key-0123456789")
+    source.write_text("\n".join((*keys, "", "short", "no; } key-0123456789", "")))
+    command = keys_command(shlex.quote(str(source)), shlex.quote(str(made)))
+    subprocess.run(["/bin/sh", "-c", command], check=True)
+    assert made.read_text() == keys_text(keys)
+    assert made.stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_long_prompt_gets_through(stand: Stand) -> None:

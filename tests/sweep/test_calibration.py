@@ -11,7 +11,8 @@ import pytest
 from lab_tui.config import Settings
 from lab_tui.load.ceiling import ceiling_tps
 from lab_tui.model import LoadView, Phase
-from lab_tui.serving.front import Front, FrontSpec
+from lab_tui.serving.front import Front
+from lab_tui.serving.nginx_conf import FrontSpec
 from lab_tui.serving.parts import Nginx, find_nginx, probe_nginx
 from lab_tui.serving.ports import free_port
 from lab_tui.sweep import calibration as module

@@ -25,9 +25,12 @@ def up_command(spec: FleetSpec) -> str:
         ("--base-port", spec.base_port, default.base_port),
         ("--front-port", spec.front_port, default.front_port),
         ("--host", spec.host, default.host),
+        ("--api-key-file", spec.api_key_file, default.api_key_file),
     ):
         if value != usual:
             words += [option, str(value)]
+    if spec.insecure:
+        words.append("--insecure")
     if spec.extra_args:
         words += ["--", *spec.extra_args]
     return shlex.join(words)

@@ -10,7 +10,7 @@ from textual import work
 from textual.widget import Widget
 from textual.widgets import Input
 
-from lab_tui import config
+from lab_tui import access, config
 from lab_tui.client import EngineClient
 from lab_tui.config import Settings
 from lab_tui.model import FleetSpec, LabError, Snapshot
@@ -87,6 +87,9 @@ class UpForm(ModelForm[FleetSpec]):
             raise Wrong("model", "model: nothing is given", "ctrl+o shows what there is")
         if not spec.host:
             raise Wrong("host", "host: nothing is given", "127.0.0.1 is this machine alone")
+        spec = access.keyed(spec)
+        if access.open_to_others(spec):
+            raise Wrong("host", f"host: {spec.host} wants an API key", access.MAKE_ONE.format(host=spec.host))
         return self._send_spec(spec)
 
     def _number(self, field: str, label: str, low: int, high: int) -> int:

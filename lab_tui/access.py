@@ -1,0 +1,102 @@
+"""Who may ask the fleet: this machine alone, or whoever has an API key.
+
+Keys lie in a file of the user's own, one a line. Every part is handed the file, never a key: what is in
+an argument, a setting or an exported file can be read by others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+import msgspec
+
+from lab_tui import paths
+from lab_tui.model import FleetSpec, LabError
+
+# What a bearer token may consist of (RFC 6750, 2.1); none of it means anything to nginx, sed or a shell.
+KEY = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
+HOST = re.compile(r"[A-Za-z0-9_.:-]+")
+MAKE_ONE = "`lab-tui up --host {host}` makes one, --api-key-file FILE names yours, --insecure goes without"
+FILE_BYTES = 65_536
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def open_to_others(spec: FleetSpec) -> bool:
+    """Whether other machines could ask it without a key, and nobody has said that they may."""
+    return not (is_loopback(spec.host) or spec.api_key_file or spec.insecure)
+
+
+def check(spec: FleetSpec) -> None:
+    """Raise LabError when other machines would be let in unasked, or the host or the key is none."""
+    if not HOST.fullmatch(spec.host):
+        raise LabError(f"host is {spec.host!r}", "give an address, or 0.0.0.0 for all of this machine's")
+    if open_to_others(spec):
+        raise LabError(
+            f"other machines can reach {spec.host}: that wants an API key", MAKE_ONE.format(host=spec.host)
+        )
+    read_keys(spec)
+
+
+def keyed(spec: FleetSpec) -> FleetSpec:
+    """``spec`` with the key that was made before, where it wants one and there is one."""
+    file = paths.api_key_file()
+    if open_to_others(spec) and file.exists():
+        return msgspec.structs.replace(spec, api_key_file=str(file))
+    return spec
+
+
+def make_key() -> str:
+    """Make the user's key and keep it; the key. Raises LabError when it cannot be kept."""
+    file = paths.api_key_file()
+    key = secrets.token_urlsafe(32)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as opened:
+            opened.write(f"{key}\n")
+    except OSError as error:
+        raise LabError(f"cannot keep an API key in {file} ({error.strerror})", "mend that place") from error
+    return key
+
+
+def read_keys(spec: FleetSpec) -> tuple[str, ...]:
+    """The keys of a fleet, none when it wants none. Raises LabError for a file that is not fit."""
+    if not spec.api_key_file:
+        return ()
+    file = Path(spec.api_key_file)
+    try:
+        with file.open("rb") as opened:
+            info = os.fstat(opened.fileno())
+            content = opened.read(FILE_BYTES) if stat.S_ISREG(info.st_mode) else b""
+    except OSError as error:
+        raise LabError(
+            f"cannot read the API key in {file} ({error.strerror})", "mend it, or --api-key-file another"
+        ) from error
+    if info.st_mode & 0o077:
+        raise LabError(f"others can read the API key in {file}", f"chmod 600 {file}")
+    keys = tuple(content.decode("utf-8", "replace").split("\n"))
+    keys = tuple(line for line in keys if line)
+    if not keys or not all(map(KEY.fullmatch, keys)):
+        raise LabError(
+            f"{file} has no API keys",
+            "on each line 16 or more of letters, digits and -._~+/=, such as `openssl rand -hex 32` gives",
+        )
+    return keys
+
+
+def identity(keys: tuple[str, ...]) -> str:
+    """Tells one set of keys from another without telling the keys; "" for none."""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest() if keys else ""
