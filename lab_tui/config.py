@@ -39,6 +39,7 @@ class ServeSettings(Data, frozen=True, kw_only=True, forbid_unknown_fields=True)
     args: str = ""  # more llama-server arguments, as a shell would split them
     ready_timeout_s: Annotated[float, Meta(ge=1, le=86400)] = 600.0  # how long a model may take to load
     reserve_gb: Annotated[float, Meta(ge=0, le=1024)] = 1.5  # memory that a sweep leaves to the system
+    memory_limit_gb: Annotated[float, Meta(ge=0, le=65536)] = 0.0  # an instance above it restarts; 0: none
     drain_s: Annotated[float, Meta(ge=0, le=86400)] = 5.0  # how long a stop waits for streams to finish
 
 

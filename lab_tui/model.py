@@ -25,6 +25,7 @@ class InstanceState(enum.StrEnum):
     STARTING = "starting"  # spawned, nothing answers yet
     LOADING = "loading"  # answers 503: the model is being read
     READY = "ready"  # /health is 200
+    HUNG = "hung"  # was ready, runs, and neither answers nor works; out of the front until it does
     STOPPING = "stopping"
     BACKOFF = "backoff"  # died after it was ready; waits before the next try
     FAILED = "failed"  # given up; `reason` says why
@@ -208,7 +209,7 @@ class InstanceView(Data, frozen=True, kw_only=True):
 
     index: int
     state: InstanceState
-    reason: str = ""  # why it failed or waits
+    reason: str = ""  # why it failed, hangs or waits
     log_tail: tuple[str, ...] = ()  # last lines of its log, only when failed or in backoff
     port: int
     pid: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from lab_tui.config import Settings
 from lab_tui.model import Data, FleetSpec, InstanceState, InstanceView, LabError
 from lab_tui.serving import llama_server, models, parts
 from lab_tui.serving.front import Front, check_files
-from lab_tui.serving.instance import LADDER, Instance
+from lab_tui.serving.instance import GB, LADDER, Instance
 from lab_tui.serving.nginx_conf import KEYS_FILE, FrontSpec
 from lab_tui.serving.parts import LlamaServer, Nginx
 from lab_tui.serving.ports import check_free
@@ -144,11 +145,14 @@ class Fleet:
             await instance.start()
 
     async def wait_ready(self) -> None:
-        """Until every instance is ready and in the front. Raises LabError when one failed."""
+        """Until every instance is ready and in the front. Raises LabError when one failed or hangs."""
         while True:
             failed = [i for i in self._instances if i.state == InstanceState.FAILED]
             if failed:
                 raise LabError(f"instance {failed[0].index} failed: {failed[0].reason}")
+            hung = [i for i in self._instances if i.state == InstanceState.HUNG]
+            if hung:
+                raise LabError(f"instance {hung[0].index} hangs: {hung[0].reason}")
             if self.spec is None:
                 raise LabError("the fleet was stopped")
             if all(i.state == InstanceState.READY for i in self._instances):
@@ -262,7 +266,9 @@ class Fleet:
             api_key=self.api_key,
             poll_s=self._settings.engine.poll_s,
             ready_timeout_s=self._settings.serve.ready_timeout_s,
+            memory_limit_bytes=self._settings.serve.memory_limit_gb * GB or math.inf,
             changed=self._on_change,
+            see_off=self._see_off,
         )
 
     def _get(self, index: int) -> Instance:
@@ -282,6 +288,11 @@ class Fleet:
             await asyncio.gather(*(i.stop() for i in stopping))
         finally:
             self._leaving -= {i.index for i in stopping}
+
+    async def _see_off(self, instance: Instance) -> None:
+        """Let the streams end of one that is no longer ready and has to restart."""
+        await self._try_front()
+        await self._drain([instance])
 
     async def _drain(self, instances: list[Instance]) -> None:
         """Give live streams ``serve.drain_s`` to finish: after TERM a llama-server lets them hang."""

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -18,20 +18,30 @@ from lab_tui.model import InstanceState, InstanceView, LabError
 from lab_tui.serving import llama_server
 from lab_tui.serving.ports import check_free
 from lab_tui.serving.process import Process, ProcessRecord, StopLadder, trim
+from lab_tui.serving.pulse import PULSE_S, SILENT, Look, Pulse, look_at
 from lab_tui.serving.readings import InstanceReading, plain_http, read_instance
 
 log = logging.getLogger(__name__)
 
 HEALTH_POLL_S = 0.1
 READ_TIMEOUT_S = 2.0
+FRESH_S = 2.0  # a reading not older shows that it answers
 MAX_RESTARTS = 5
 STEADY_S = 60.0  # ready for so long: the count of restarts begins anew
 MAX_BACKOFF_S = 30.0
 # Hundreds of threads of theirs may want a processor at once: who measures them, shows them and brings
 # their tokens out comes first. With processors to spare it changes nothing.
 NICE = 5
+LOG_LINES = 20  # kept of a run that ended, to show why
+GB = 1e9
 LADDER = StopLadder()  # facts: with a live stream the first TERM usually hangs, the second ends it
-LIVE = (InstanceState.STARTING, InstanceState.LOADING, InstanceState.READY, InstanceState.BACKOFF)
+LIVE = (
+    InstanceState.STARTING,
+    InstanceState.LOADING,
+    InstanceState.READY,
+    InstanceState.HUNG,
+    InstanceState.BACKOFF,
+)
 
 
 class Instance:
@@ -48,8 +58,11 @@ class Instance:
         api_key: str | None,
         poll_s: float,
         ready_timeout_s: float,
+        memory_limit_bytes: float,
         changed: Callable[[], None],
+        see_off: Callable[[Instance], Awaitable[None]],
     ) -> None:
+        """``see_off`` lets its streams end before it restarts; no limit of memory is infinity."""
         self.index = index
         self.command = command
         self.port = port
@@ -60,7 +73,9 @@ class Instance:
         self._api_key = api_key
         self._poll_s = poll_s
         self._ready_timeout_s = ready_timeout_s
+        self._memory_limit_bytes = memory_limit_bytes
         self._changed = changed
+        self._see_off = see_off
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._process: Process | None = None
@@ -85,11 +100,16 @@ class Instance:
         return self.state in LIVE
 
     async def start(self, adopted: Process | None = None) -> None:
-        """Begin to run, or go on with an adopted process. Returns at once; the state tells the rest."""
+        """Begin to run, or go on with an adopted process. Returns at once; the state tells the rest.
+
+        One that hangs is ended and begins anew.
+        """
         async with self._lock:
+            if self.state == InstanceState.HUNG:
+                await self._end_task()
             if self._task is not None and not self._task.done():
                 return
-            if self._process is not None:  # a stop was given up half way
+            if self._process is not None:  # it hangs, or a stop was given up half way
                 await self._process.stop(LADDER)
             self._restarts = 0
             self._process = adopted
@@ -117,6 +137,8 @@ class Instance:
 
     async def at_work(self) -> bool:
         """Ask it now whether a request is in it, at work or waiting; False when it is not to be asked."""
+        if self.state == InstanceState.HUNG:
+            return False
         try:
             async with self._http() as http:
                 reading = await read_instance(http, time.monotonic(), None)
@@ -159,44 +181,51 @@ class Instance:
     # -- the task
 
     async def _supervise(self, process: Process | None) -> None:
+        proven = process is not None  # it can serve, so its death is worth another try
         async with self._http() as http:
             while True:
-                why = await self._run(http, process)
-                if why is None:
-                    return  # it never became ready, and is failed now
+                try:
+                    why = await self._run(http, process)
+                    proven = True
+                except LabError as error:
+                    why = str(error)
+                    if not proven:
+                        self._fail(why)
+                        return
                 process = None
                 self._restarts += 1
                 if self._restarts > MAX_RESTARTS:
-                    self._fail(f"{why}; given up after {MAX_RESTARTS} restarts", self._log_tail)
+                    self._fail(f"{why}; given up after {MAX_RESTARTS} restarts")
                     return
                 delay = min(2.0 ** (self._restarts - 1), MAX_BACKOFF_S)
-                self.reason = f"{why}; restart {self._restarts} of {MAX_RESTARTS} after {delay:.0f} s"
-                self._set(InstanceState.BACKOFF, reason=self.reason)
+                reason = f"{why}; restart {self._restarts} of {MAX_RESTARTS} after {delay:.0f} s"
+                self._set(InstanceState.BACKOFF, reason=reason)
                 await asyncio.sleep(delay)
 
-    async def _run(self, http: httpx.AsyncClient, process: Process | None) -> str | None:
-        """One life. Why it ended after it was ready; None when it failed before that."""
-        try:
-            if process is None:
-                process = await self._spawn()
-        except LabError as error:
-            self._fail(str(error))
-            return None
+    async def _run(self, http: httpx.AsyncClient, process: Process | None) -> str:
+        """One life; why it ended. Raises LabError when it was never ready."""
+        self._log_tail = ()
+        process = process or await self._spawn()
         failure = await self._until_ready(http, process)
         if failure:
-            await process.stop(LADDER)
-            self._fail(failure, tuple(process.log_lines(10)))
-            return None
+            await self._end(process)
+            raise LabError(failure)
         self._set(InstanceState.READY)
         ready_at = time.monotonic()
-        await self._until_gone(http, process)
-        await process.stop(LADDER)  # it is gone; what it may have started itself is not, and has the port
-        self._process = None
+        why = await self._while_fit(http, process)
+        if why:
+            self._set(InstanceState.STOPPING, reason=why)
+            await self._see_off(self)
+        await self._end(process)
         if time.monotonic() - ready_at > STEADY_S:
             self._restarts = 0
-        lines = process.log_lines(20)
-        self._log_tail = tuple(lines)
-        return llama_server.why_it_ended(lines, process.returncode)
+        return why or llama_server.why_it_ended(self._log_tail, process.returncode)
+
+    async def _end(self, process: Process) -> None:
+        """Also of one that is dead: what it may have started itself is not, and has the port."""
+        await process.stop(LADDER)
+        self._process = None
+        self._log_tail = tuple(process.log_lines(LOG_LINES))
 
     async def _spawn(self) -> Process:
         self._set(InstanceState.STARTING)
@@ -226,13 +255,44 @@ class Instance:
             await asyncio.sleep(HEALTH_POLL_S)
         return f"not ready within {self._ready_timeout_s:.0f} s (serve.ready_timeout_s)"
 
-    async def _until_gone(self, http: httpx.AsyncClient, process: Process) -> None:
+    async def _while_fit(self, http: httpx.AsyncClient, process: Process) -> str:
+        """Until it is dead, or has to be ended; why it has to be, "" when it is dead."""
         poller = tasks.begin(self._poll(http), f"instance {self.index} readings")
+        pulse = tasks.begin(self._until_unfit(http, process), f"instance {self.index} pulse")
+        death = tasks.begin(process.wait(), f"instance {self.index} end")
         try:
-            await process.wait()
+            await asyncio.wait({pulse, death}, return_when=asyncio.FIRST_COMPLETED)
+            return "" if death.done() else pulse.result()
         finally:
-            await tasks.end(poller)
+            for task in (poller, pulse, death):
+                await tasks.end(task)
             self._reading = None
+
+    async def _until_unfit(self, http: httpx.AsyncClient, process: Process) -> str:
+        """Show when it hangs and when it goes on; return why it has to be ended."""
+        pulse = Pulse(time.monotonic())
+        while True:
+            await asyncio.sleep(PULSE_S)
+            why = pulse.judge(time.monotonic(), await self._look(http, process))
+            state = InstanceState.HUNG if why else InstanceState.READY
+            if (self.state, self.reason) != (state, why):
+                self._set(state, reason=why)
+            if pulse.given_up(time.monotonic()):
+                return SILENT
+            rss = process.rss_bytes() or 0
+            if rss > self._memory_limit_bytes:
+                limit = self._memory_limit_bytes / GB
+                return f"it took {rss / GB:.1f} GB, more than {limit:g} GB (serve.memory_limit_gb)"
+
+    async def _look(self, http: httpx.AsyncClient, process: Process) -> Look | None:
+        """What the system says of it; None when it answers, which it is asked only in doubt."""
+        if not process.halted() and self._reading and time.monotonic() - self._reading.time < FRESH_S:
+            return None
+        try:
+            await http.get("/health")
+        except httpx.TransportError:
+            return await asyncio.to_thread(look_at, process)
+        return None
 
     async def _poll(self, http: httpx.AsyncClient) -> None:
         """Read the instance again and again; a reading that fails leaves the old one to age."""
@@ -242,8 +302,7 @@ class Instance:
             await asyncio.to_thread(trim, self._log)
             await asyncio.sleep(self._poll_s)
 
-    def _fail(self, reason: str, lines: tuple[str, ...] = ()) -> None:
-        self._log_tail = lines
+    def _fail(self, reason: str) -> None:
         self._process = None
         self._started_at = None
         self._set(InstanceState.FAILED, reason=reason)

@@ -24,6 +24,7 @@ from lab_tui.text import printable
 LOG_LIMIT_BYTES = 32 * 1024 * 1024  # a log longer than this starts anew; the old one is kept as .1
 TAIL_BLOCK_BYTES = 256 * 1024
 KILL_WAIT_S = 5.0  # for the kernel to end what was killed
+HALTED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 GONE_POLL_S = 0.1  # where the system has no pidfd
 
 
@@ -163,6 +164,13 @@ class Process:
             return int(self._ps.memory_info().rss) if self._ps is not None else None
         except psutil.Error:
             return None
+
+    def halted(self) -> bool:
+        """Whether it was stopped by SIGSTOP, by job control or by a debugger."""
+        try:
+            return self._ps is not None and self._ps.status() in HALTED
+        except psutil.Error:
+            return False
 
     def log_lines(self, count: int) -> list[str]:
         """The last ``count`` lines that this run of the child has logged."""

@@ -63,6 +63,7 @@ INSTANCE: Mapping[InstanceState, Look] = {
     InstanceState.STARTING: Look("◔", "starting", WARN),
     InstanceState.LOADING: Look("◐", "loading", WARN),
     InstanceState.READY: Look("●", "ready", GOOD),
+    InstanceState.HUNG: Look("◇", "hung", BAD),
     InstanceState.STOPPING: Look("◌", "stopping", WARN),
     InstanceState.BACKOFF: Look("↻", "backoff", WARN),
     InstanceState.FAILED: Look("✖", "failed", BAD),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +279,56 @@ async def test_killed_again_and_again_it_is_given_up(
         await fleet.wait_ready()
     await fleet.start(0)  # a word brings it back
     await asyncio.wait_for(fleet.wait_ready(), PATIENCE_S)
+
+
+async def test_one_that_hangs_is_left_out_until_it_goes_on(fleet: Fleet, model: Path) -> None:
+    await up(fleet, tiny_spec(model))
+    victim, other = (psutil.Process(pid) for pid in pids(fleet))
+    victim.suspend()
+    began = time.monotonic()
+    await until(lambda: states(fleet)[0] == InstanceState.HUNG and fleet.front.view.ready == 1, "it to hang")
+    assert time.monotonic() - began < 10
+    assert fleet.views()[0].reason.startswith("stopped by a signal")
+    assert await served_by(fleet, 4) == {f"127.0.0.1:{fleet.views()[1].port}"}
+    with pytest.raises(LabError, match="instance 0 hangs: stopped by a signal"):
+        await fleet.wait_ready()
+    victim.resume()
+    await until(lambda: fleet.front.view.ready == 2, "it to come back")
+    assert (states(fleet), fleet.views()[0].reason) == ([READY, READY], "")
+    assert pids(fleet) == [victim.pid, other.pid]
+
+
+async def test_one_that_takes_too_much_memory_restarts_with_the_figures(fleet: Fleet, model: Path) -> None:
+    await up(fleet, tiny_spec(model))
+    victim = fleet.instances[1]
+    before = pids(fleet)
+    stream = streamed(url_of(fleet), 100)
+    await anext(stream)
+    victim._memory_limit_bytes = 1e6
+    await until(lambda: victim.state == InstanceState.BACKOFF, "the limit to be seen")
+    assert "more than 0.001 GB (serve.memory_limit_gb); restart 1 of 5" in victim.reason
+    assert [event async for event in stream][-1]["stop"] is True
+    victim._memory_limit_bytes = math.inf
+    await asyncio.wait_for(fleet.wait_ready(), PATIENCE_S)
+    assert pids(fleet)[0] == before[0]
+    assert pids(fleet)[1] not in (None, before[1])
+
+
+async def test_killed_while_it_comes_back_is_one_more_try(
+    make_fleet: MakeFleet, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance_module, "MAX_BACKOFF_S", 0.05)
+    again = tmp_path / "again"
+    program = server_script(tmp_path / "server", f"[ -e {again} ] && {{ rm {again}; kill -KILL $$; }}")
+    fleet = make_fleet(llama_server=str(program))
+    await up(fleet, tiny_spec(model, instances=1))
+    again.touch()
+    pid = pids(fleet)[0]
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: not again.exists(), "the second death")
+    await asyncio.wait_for(fleet.wait_ready(), PATIENCE_S)
+    assert fleet.views()[0].restarts == 2
 
 
 async def test_stopped_in_backoff(fleet: Fleet, model: Path) -> None:
