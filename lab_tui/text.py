@@ -1,4 +1,4 @@
-"""Text that others wrote (names of files, logs, errors of servers), made safe to be shown."""
+"""Words: counts as they are said, and text that others wrote (files, logs, servers) made safe to be shown."""
 
 from __future__ import annotations
 
@@ -48,3 +48,8 @@ def _escaped(c: str) -> str:
 def _escaped_in_json(c: str) -> str:
     units = c.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{high:02x}{low:02x}" for high, low in zip(units[::2], units[1::2], strict=True))
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 stream``, ``2 streams``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -13,7 +13,7 @@ from lab_tui.sweep.plan import slots
 from lab_tui.sweep.runs import Figures, beyond, drift, figures, keeps, repeated, runs
 from lab_tui.sweep.space import label
 from lab_tui.sweep.verdict import UNSTABLE
-from lab_tui.words import plural
+from lab_tui.text import plural
 
 OVER = (SweepStatus.DONE, SweepStatus.FAILED, SweepStatus.ABORTED)
 DRIFT_WORTH_SAYING = 0.01  # as a share of tok/s

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from lab_tui.model import Best, Cell
+from lab_tui.text import plural as plural
 from lab_tui.text import printable
-from lab_tui.words import plural as plural
 
 UNKNOWN = "-"
 NOT_AVAILABLE = "N/A"
