@@ -238,8 +238,24 @@ class Engine:
     def bench_plan(self, spec: BenchSpec) -> LoadPlan:
         """The plan of a bench. Raises LabError when there is nothing to load, or something runs."""
         if self._claim.locked():
-            raise LabError("another measurement is running", "`lab-tui queue pause`, or wait for it")
+            raise self._occupied()
         return bench_plan(self.fleet, spec)
+
+    def _occupied(self) -> LabError:
+        """What keeps a bench from beginning, and how it ends."""
+        sweep, bench = self.queue.running(), self._bench_view
+        if sweep is not None:
+            return LabError(
+                f"sweep {sweep.id} {sweep.name} is measuring {sweep.now}".rstrip(),
+                "wait for it, or `lab-tui queue pause` lets it finish its cell and stop",
+            )
+        if bench is not None:
+            how = f"at concurrency {bench.concurrency}, for {bench.elapsed_s:.0f} s"
+            return LabError(
+                f"another bench is {bench.phase} {how}",
+                "wait for it, or end it with ctrl-C where it was begun",
+            )
+        return LabError("the fleet is being changed", "measure once `lab-tui status` shows it ready")
 
     async def bench(self, plan: LoadPlan, *, local: bool) -> AsyncGenerator[BenchEvent, None]:
         """Measure once. Closing the generator ends the load. Raises LabError when it cannot be done."""

@@ -157,9 +157,12 @@ def _rate_flags(plan: LoadPlan, outcome: Outcome, rates: list[float], spread: In
     if outcome.closed_by == REQUESTS:
         return flags
     if spread is None:
-        flags.append("no interval: the window is too short")
+        flags.append("no interval: the window is too short for one, a longer one (--seconds) has it")
     elif spread.relative > asked:
-        flags.append(f"wide: the interval is ±{spread.relative:.1%}, ±{asked:.1%} was asked")
+        found = f"±{spread.relative:.1%} after {outcome.closed - outcome.opened:.1f} s"
+        flags.append(
+            f"wide: the interval is {found}, not ±{asked:.1%}: a longer window (--seconds) narrows it"
+        )
     return flags
 
 

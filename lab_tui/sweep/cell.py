@@ -27,6 +27,7 @@ from lab_tui.model import (
 )
 from lab_tui.serving.fleet import Fleet
 from lab_tui.sweep.calibration import MATTERS_FROM_TPS, Calibration
+from lab_tui.sweep.deaths import Deaths
 from lab_tui.sweep.machine import Around, machine_load
 from lab_tui.sweep.verdict import MEMORY_WORDS, Conditions, is_near, judge
 
@@ -62,17 +63,26 @@ class Meter:
     async def fleet(self, plan: LoadPlan, on_view: OnView, stop: asyncio.Event | None = None) -> Measurement:
         """Measure the fleet as it is, as :func:`measure` does, and judge it with the machine's readings."""
         seen: list[Around] = []
+        deaths = Deaths(self._fleet)
 
         def watch(view: LoadView) -> None:
+            if view.phase != Phase.DRAINING:  # who dies afterwards has taken nothing from the figures
+                deaths.look()
             if view.phase == Phase.MEASURING:
                 seen.append(self._look())
             on_view(view)
 
-        measured = await measure(plan, watch, stop)
+        try:
+            measured = await measure(plan, watch, stop)
+        except LabError as error:
+            deaths.look()
+            raise deaths.named_in(error) from error
         read = seen if measured.elapsed_s >= READINGS_EVERY_S else []  # else none was taken inside it
         machine = machine_load(read, measured.throughput_tps)
-        measured = msgspec.structs.replace(measured, machine=machine)
-        conditions = self._conditions(measured)
+        measured = msgspec.structs.replace(
+            measured, machine=machine, flags=(*measured.flags, *deaths.flags())
+        )
+        conditions = self._conditions(measured, deaths)
         if measured.throughput_tps >= MATTERS_FROM_TPS:
             try:
                 ceilings, unknown = await self._unless(stop, self._ceilings(measured, on_view))
@@ -82,7 +92,7 @@ class Meter:
             measured = msgspec.structs.replace(measured, flags=(*measured.flags, *unknown))
         return judged(measured, conditions)
 
-    def _conditions(self, measured: Measurement) -> Conditions:
+    def _conditions(self, measured: Measurement, deaths: Deaths) -> Conditions:
         """What the rules need to know beside the figures."""
         machine = measured.machine or MachineLoad()
         return Conditions(
@@ -92,7 +102,7 @@ class Meter:
             # Of the busiest card: one that is full holds the others' share of a request back.
             gpu_util_pct=max((g.util_pct for g in machine.gpus if g.util_pct is not None), default=None),
             gpu_power_pct=max((g.power_pct for g in machine.gpus if g.power_pct is not None), default=None),
-            memory_error=self._memory_error() if measured.errors else "",
+            memory_error=_memory_error(deaths.log_lines()),
         )
 
     def _slots(self) -> int | None:
@@ -122,10 +132,10 @@ class Meter:
             await tasks.end(finding)
         return ({}, ()) if finding.cancelled() else finding.result()
 
-    def _memory_error(self) -> str:
-        """What an instance that died said of memory; "" when none did."""
-        said = (line for view in self._fleet.views() for line in view.log_tail)
-        return next((line for line in said if any(word in line.lower() for word in MEMORY_WORDS)), "")
+
+def _memory_error(lines: list[str]) -> str:
+    """What an instance that died said of memory; "" when none did."""
+    return next((line for line in lines if any(word in line.lower() for word in MEMORY_WORDS)), "")
 
 
 async def remote(plan: LoadPlan, on_view: OnView, stop: asyncio.Event | None = None) -> Measurement:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lab_tui.model import Data, Measurement
+from lab_tui.sweep.deaths import DIED
 
 FAILING = "failing"
 NO_MEMORY = "memory did not fit"
@@ -65,17 +66,19 @@ def memory(m: Measurement, c: Conditions) -> Reason:
     """An instance said so, or the server's own errors do."""
     if c.memory_error:
         return (c.memory_error,)
-    return tuple(flag for flag in m.flags if any(word in flag.lower() for word in MEMORY_WORDS))
+    said = (flag for flag in m.flags if not flag.startswith(DIED))  # a kill only may be for memory
+    return tuple(flag for flag in said if any(word in flag.lower() for word in MEMORY_WORDS))
 
 
 def failing(m: Measurement, c: Conditions) -> Reason:
-    """More than one request in a hundred failed."""
+    """An instance died, or more than one request in a hundred failed."""
     assert m.requests is not None  # measured here
+    died = tuple(flag for flag in m.flags if flag.startswith(DIED))
     total = m.requests + m.errors
     if m.errors <= ERROR_SHARE * total:
-        return ()
+        return died
     kinds = ", ".join(f"{kind} {count}" for kind, count in m.errors_by_kind.items())
-    return (f"{m.errors} failed and {m.requests} finished requests", kinds)
+    return (*died, f"{m.errors} failed and {m.requests} finished requests", kinds)
 
 
 def client_bound(m: Measurement, c: Conditions) -> Reason:

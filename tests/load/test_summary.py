@@ -80,6 +80,11 @@ def test_no_first_token_of_an_open_loop_comes_after_the_end() -> None:
     assert measured(*due).ttft_ms.p99 == pytest.approx(10_742)  # a closed loop counts every first token
 
 
+def test_a_wide_interval_says_what_narrows_it() -> None:
+    (wide,) = flags(measured(answer(12.0, 12.05, 12.1)), "wide")
+    assert wide.endswith("after 10.0 s, not ±2.0%: a longer window (--seconds) narrows it")
+
+
 def test_a_pace_that_cannot_be_timed_is_not_given() -> None:
     """Ten tokens within 90 µs are a reader that came late, not a stream of 110,000 tok/s."""
     m = measured(answer(12.0, 12.05, 12.05009))

@@ -41,6 +41,12 @@ CASES: dict[str, tuple[Measurement, Conditions, str, str]] = {
         verdict.FAILING,
         "5 failed and 80 finished requests",
     ),
+    "an instance died": (
+        measured(flags=("died: instance 1: killed (SIGKILL; out of memory if nobody did it)",)),
+        Conditions(cpu_pct=100.0),
+        verdict.FAILING,
+        "died: instance 1: killed (SIGKILL; out of memory if nobody did it)",
+    ),
     "memory": (
         measured(errors=80, requests=0),
         Conditions(memory_error="CUDA error: out of memory"),
