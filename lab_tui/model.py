@@ -353,6 +353,7 @@ class Snapshot(Data, frozen=True, kw_only=True):
     gpu_reason: str  # why `gpus` is empty; "" when it is not
     host: HostReading
     notices: tuple[str, ...] = ()  # what a user should know now, one line each
+    last_fleet: FleetSpec | None = None  # that somebody started last, whether or not it is up
 
     @property
     def tps(self) -> float | None:

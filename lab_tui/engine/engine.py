@@ -12,6 +12,7 @@ import msgspec
 
 from lab_tui import __version__, paths, tasks
 from lab_tui.config import Settings, fleet_spec
+from lab_tui.engine.last import LastFleet
 from lab_tui.engine.logs import follow as follow_lines
 from lab_tui.engine.logs import log_file
 from lab_tui.load.plan import LoadPlan
@@ -73,6 +74,7 @@ class Engine:
         self.queue = Queue(
             self.fleet, self._store, self._meter, self._fit, before, self._claim, self._on_change
         )
+        self._last = LastFleet(state / "fleet-last.json")
         self._logs = logs
         self._began = time.monotonic()
         self._keep_fleet = False
@@ -146,6 +148,7 @@ class Engine:
             gpu_reason=reading.gpu_reason,
             host=reading.host,
             notices=self._notices(),
+            last_fleet=self._last.spec,
         )
 
     async def watch(self, interval_s: float) -> AsyncGenerator[Snapshot, None]:
@@ -207,6 +210,7 @@ class Engine:
             await self.fleet.check(spec)
             await self.queue.yield_fleet(pause=False)
             await self.fleet.up(spec)
+            self._last.keep(spec)
 
     async def instance(self, index: int, action: str) -> None:
         """``start``, ``stop`` or ``restart`` one instance. Raises LabError while something is measured."""

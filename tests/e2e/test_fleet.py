@@ -12,11 +12,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import msgspec
 import openai
 import psutil
 import pytest
 
 from lab_tui import paths
+from lab_tui.engine.last import LastFleet
+from lab_tui.model import FleetSpec
 from tests.e2e.conftest import Lab, until
 
 
@@ -55,8 +58,11 @@ def test_a_fleet_from_up_to_down(lab: Lab) -> None:
 
     lab.run("down")
     assert lab.json("status")["instances"] == []
+    last = lab.status()["last_fleet"]
+    assert (last["model"], last["instances"], last["parallel"]) == (lab.model, 2, 2)
     lab.run("engine", "stop")
     assert lab.processes() == []
+    assert LastFleet(paths.state_dir() / "fleet-last.json").spec == msgspec.convert(last, FleetSpec)
 
 
 def test_an_openai_client_chats_with_streaming(lab: Lab) -> None:

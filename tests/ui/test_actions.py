@@ -6,7 +6,7 @@ import pytest
 from textual.command import CommandPalette
 from textual.widgets import Button
 
-from lab_tui.model import LabError, SweepStatus
+from lab_tui.model import FleetSpec, LabError, SweepStatus
 from lab_tui.ui.actions import BY_NAME, CHANGES
 from lab_tui.ui.screens.dialogs import ConfirmDialog, QuitDialog
 from lab_tui.ui.screens.help import HelpScreen
@@ -14,6 +14,7 @@ from lab_tui.ui.screens.instance import InstanceScreen
 from lab_tui.ui.screens.new_sweep import NewSweepForm
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.screens.sweep import CellScreen, SweepScreen
+from lab_tui.ui.screens.up import UpForm
 from lab_tui.ui.widgets.header import HeaderLine
 from tests.ui.fake import FLEET, FakeClient, empty, snapshot, sweep_view
 from tests.ui.helpers import Lab, lab, until
@@ -70,6 +71,18 @@ async def test_start_all() -> None:
         await shown.press("S")
         await shown.called("up", FLEET)
         await shown.says("lab-tui up -m")
+
+
+async def test_start_all_after_stop_all_starts_the_same_fleet() -> None:
+    last = FleetSpec(model="/m/a.gguf", instances=3, parallel=2, ctx_per_slot=512, extra_args=("--jinja",))
+    async with lab(FakeClient(empty(last_fleet=last))) as shown:
+        await shown.press("S")
+        await shown.called("up", last)
+        await shown.says("$ lab-tui up -m /m/a.gguf -i 3 -p 2 --ctx-per-slot 512 -- --jinja")
+        await shown.press("u")
+        form = await shown.on(UpForm)
+        shown_values = [form.text(name) for name in ("model", "instances", "parallel", "context")]
+        assert shown_values == ["/m/a.gguf", "3", "2", "512"]
 
 
 async def test_refusals_are_shown() -> None:

@@ -26,6 +26,8 @@ def up_command(spec: FleetSpec) -> str:
         ("--front-port", spec.front_port, default.front_port),
         ("--host", spec.host, default.host),
         ("--api-key-file", spec.api_key_file, default.api_key_file),
+        ("--ctx-per-slot", spec.ctx_per_slot, default.ctx_per_slot),
+        ("--max-streams", spec.max_streams, default.max_streams),
     ):
         if value != usual:
             words += [option, str(value)]
@@ -95,10 +97,14 @@ class FleetCommands(LabScreen):
         self.app.push_screen(ConfirmDialog(title, text, yes, command), answered)
 
     def act_start_all(self) -> None:
-        """Start every instance that is not running; without a fleet, ask for one."""
+        """Start every instance that is not running; without a fleet the last one, else ask for one."""
         snapshot = self.lab.snapshot
         if snapshot is None or snapshot.fleet is None or not snapshot.instances:
-            self.act_up()
+            last = snapshot.last_fleet if snapshot is not None else None
+            if last is None:
+                self.act_up()
+            else:
+                self.send(up_command(last), self.lab.client.up(last))
             return
         asleep = [view.index for view in snapshot.instances if view.state in ASLEEP]
         if asleep:

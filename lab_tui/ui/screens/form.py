@@ -63,8 +63,8 @@ class Form(ModalScreen[T | None], Generic[T]):
         ("down", "app.focus_next"),
         ("up", "app.focus_previous"),
     ]
-    # Below so many columns the hints go, and below so many rows the command.
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (76, "-wide")]
+    # Below so many columns the hints go, then the button beside a field; below so many rows the command.
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (50, "-narrow"), (76, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-high")]
     TITLE = ""
     START = "Start"
@@ -181,11 +181,9 @@ class ModelForm(Form[T]):
         return Field("model", entry(path, "model", "path of a GGUF file"), button)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Choose, start or leave."""
+        """Choose; Textual calls the form's own handler as well."""
         if event.button.id == "choose":
             self.action_choose()
-        else:
-            super().on_button_pressed(event)
 
     def action_choose(self) -> None:
         """Show the models of this machine."""

@@ -34,7 +34,7 @@ class NewSweepForm(ModelForm[tuple[SweepView, str]]):
     def __init__(self, client: EngineClient, settings: Settings, snapshot: Snapshot | None) -> None:
         super().__init__(client)
         self._settings, self._snapshot = settings, snapshot
-        self._fleet = usual_fleet(settings, snapshot)
+        self._fleet, _ = asked.base_fleet(settings, snapshot, usual_fleet(settings, snapshot).model)
         self._presets: dict[str, SweepSpec] = {}
 
     def fields(self) -> Iterator[Widget]:
@@ -149,6 +149,7 @@ class NewSweepForm(ModelForm[tuple[SweepView, str]]):
             return
         try:
             spec, command = self.asked()
+            self._take_over(spec.fleet)
             self.query_one("#command", Static).update(f"$ {command}")
             found = await self.client.outline(spec)
         except LabError as error:
@@ -157,6 +158,13 @@ class NewSweepForm(ModelForm[tuple[SweepView, str]]):
         else:
             self.query_one("#count", Static).update(outline_text(found))
             self.refuse(None)
+
+    def _take_over(self, fleet: FleetSpec) -> None:
+        """Another model may have another fleet around it: empty fields show what they stand for."""
+        if fleet != self._fleet:
+            self._fleet = fleet
+            for axis in axes.AXES:
+                self.query_one(f"#{axis.name}", Input).placeholder = axes.usual(axis.name, fleet)
 
     def submit(self) -> Coroutine[Any, Any, tuple[SweepView, str]]:
         """Queue it."""

@@ -20,9 +20,11 @@ from lab_tui.ui.screens.form import Field, ModelForm, entry
 
 
 def usual_fleet(settings: Settings, snapshot: Snapshot | None) -> FleetSpec:
-    """The fleet that runs or ran last, else the one of the settings."""
-    if snapshot is not None and snapshot.fleet is not None:
-        return snapshot.fleet
+    """The fleet that runs, else the one that somebody started last, else the one of the settings."""
+    if snapshot is not None:
+        running = snapshot.fleet if snapshot.sweep is None else None  # else it is a cell of the sweep
+        if (usual := running or snapshot.last_fleet) is not None:
+            return usual
     return config.fleet_spec(settings, settings.serve.model)
 
 
