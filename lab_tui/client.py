@@ -35,6 +35,7 @@ from lab_tui.model import (
     ModelFile,
     Outline,
     ResultsFile,
+    SlotsView,
     Snapshot,
     SweepDetail,
     SweepSpec,
@@ -116,6 +117,10 @@ class EngineClient:
     def models(self, spec: FleetSpec) -> AsyncGenerator[ModelFile, None]:
         """The models of this machine as they are found, and how many instances of ``spec`` fit of each."""
         return self._lines("POST", "/models", ModelFile, body=spec)
+
+    async def slots(self, index: int) -> SlotsView:
+        """What each slot of one instance does."""
+        return await self._call("GET", f"/instances/{index}/slots", SlotsView)
 
     async def presets(self) -> dict[str, SweepSpec]:
         """The sweeps that have a name, over the running fleet's settings or the default ones."""

@@ -226,6 +226,23 @@ class InstanceView(Data, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
 
 
+class SlotView(Data, frozen=True, kw_only=True):
+    """One slot of an instance at its last reading."""
+
+    id: int
+    busy: bool
+    task: int = -1  # llama-server's number of the request in it
+    tokens: int = 0  # generated of it so far; 0 while the prompt is read
+    tps: float | None = None  # since the reading before, where that saw the same request
+
+
+class SlotsView(Data, frozen=True, kw_only=True):
+    """The slots of one instance, and how old that is."""
+
+    age_s: float | None = None  # None: it has not been read yet
+    slots: tuple[SlotView, ...] = ()
+
+
 class FrontView(Data, frozen=True, kw_only=True):
     """nginx as it is now."""
 

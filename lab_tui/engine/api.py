@@ -53,6 +53,7 @@ def application(engine: Engine) -> web.Application:
     get("/history", _history)
     get("/presets", _presets)
     get("/logs/{source}", _logs)
+    get("/instances/{index}/slots", _slots)
     get("/sweeps", _sweeps)
     get("/sweeps/{id}", _sweep)
     post("/models", _models)
@@ -149,6 +150,10 @@ async def _watch(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def _history(engine: Engine, _: web.Request) -> web.StreamResponse:
     return _answer(engine.history.view())
+
+
+async def _slots(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return _answer(engine.fleet.slots(_number(request.match_info["index"], "instance")))
 
 
 async def _presets(engine: Engine, _: web.Request) -> web.StreamResponse:

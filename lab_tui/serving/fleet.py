@@ -13,7 +13,7 @@ import msgspec
 
 from lab_tui import access, tasks
 from lab_tui.config import Settings
-from lab_tui.model import Data, FleetSpec, InstanceState, InstanceView, LabError
+from lab_tui.model import Data, FleetSpec, InstanceState, InstanceView, LabError, SlotsView
 from lab_tui.serving import llama_server, models, parts
 from lab_tui.serving.front import Front, check_files
 from lab_tui.serving.instance import GB, LADDER, Instance
@@ -81,6 +81,10 @@ class Fleet:
     def views(self) -> tuple[InstanceView, ...]:
         """The instances as viewers show them."""
         return tuple(instance.view() for instance in self._instances)
+
+    def slots(self, index: int) -> SlotsView:
+        """The slots of one instance. Raises LabError when there is none of that number."""
+        return self._get(index).slots_view()
 
     async def find_parts(self) -> tuple[LlamaServer, Nginx]:
         """The llama-server and nginx to use, asked once. Raises LabError for what is missing."""

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from lab_tui import tasks
-from lab_tui.model import InstanceState, InstanceView, LabError
+from lab_tui.model import InstanceState, InstanceView, LabError, SlotsView
 from lab_tui.serving import llama_server
 from lab_tui.serving.ports import check_free
 from lab_tui.serving.process import Process, ProcessRecord, StopLadder, trim
@@ -177,6 +177,13 @@ class Instance:
             restarts=self._restarts,
             command=self.command,
         )
+
+    def slots_view(self) -> SlotsView:
+        """What each slot does, as it was last read."""
+        reading = self._reading if self.state == InstanceState.READY else None
+        if reading is None:
+            return SlotsView()
+        return SlotsView(age_s=time.monotonic() - reading.time, slots=reading.slots)
 
     # -- the task
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from lab_tui.model import Data
+from lab_tui.model import Data, SlotView
 
 
 class NextToken(Data, frozen=True, kw_only=True):
@@ -36,6 +36,7 @@ class InstanceReading(Data, frozen=True, kw_only=True):
     queue: int
     tokens: float  # generated since the instance started, live ones included
     tps: float | None = None  # against the reading before
+    slots: tuple[SlotView, ...] = ()
 
 
 METRIC = re.compile(r"^llamacpp:(\w+) (\S+)$", re.MULTILINE)
@@ -83,7 +84,27 @@ async def read_instance(
         queue=int(metrics.get("requests_deferred", 0)),
         tokens=max(tokens, before.tokens if before else 0.0),
         tps=tps,
+        slots=_views(slots, now, before),
     )
+
+
+def _views(slots: list[Slot], now: float, before: InstanceReading | None) -> tuple[SlotView, ...]:
+    """The slots, each with its own rate where the reading before saw the same request in it."""
+    known = {slot.id: slot for slot in before.slots} if before is not None and now > before.time else {}
+    views = []
+    for slot in slots:
+        tokens, old = decoded(slot), known.get(slot.id)
+        same = old is not None and old.busy and slot.is_processing and old.task == slot.id_task
+        views.append(
+            SlotView(
+                id=slot.id,
+                busy=slot.is_processing,
+                task=slot.id_task,
+                tokens=tokens,
+                tps=(tokens - old.tokens) / (now - before.time) if same and old and before else None,
+            )
+        )
+    return tuple(views)
 
 
 def decoded(slot: Slot) -> int:

@@ -12,11 +12,12 @@ from typing import NamedTuple
 from textual.binding import Binding
 from textual.style import Style
 
-OVERVIEW, INSTANCE, SWEEP = "overview", "instance", "sweep"
-EVERYWHERE = (OVERVIEW, INSTANCE, SWEEP)
+OVERVIEW, INSTANCE, SWEEP, FRONT = "overview", "instance", "sweep", "front"
+EVERYWHERE = (OVERVIEW, INSTANCE, SWEEP, FRONT)
 LAB = (OVERVIEW,)
 PROCESS = (OVERVIEW, INSTANCE)
 MEASURE = (OVERVIEW, SWEEP)
+LISTS = (*MEASURE, FRONT)
 
 
 class Action(NamedTuple):
@@ -47,7 +48,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("skip", "greater_than_sign", ">", "skip cell", "Skip the cell that is measured now", MEASURE),
     Action("abort", "a", "a", "abort", "Abort the selected sweep, or take it out of the queue", MEASURE),
     Action("sooner", "less_than_sign", "<", "sooner", "Put the selected waiting sweep next", LAB),
-    Action("open", "enter", "enter", "open", "Open the selected instance or sweep", MEASURE),
+    Action("open", "enter", "enter", "open", "Open the selected instance or sweep", LISTS),
+    Action("front", "F", "F", "front", "The front in full: connections, requests, errors", PROCESS),
     Action("logs", "l", "l", "logs", "The log of the selected instance on the whole screen", LAB),
     Action("zoom", "z", "z", "zoom", "Give the focused pane the whole screen, and back"),
     Action("filter", "slash", "/", "filter", "Show only lines that contain a text"),

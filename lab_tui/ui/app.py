@@ -36,7 +36,7 @@ from lab_tui.ui.shown import SHOWN
 from lab_tui.ui.terminal import Terminal
 
 TICKS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
-SHEETS = ("tokens", "overview", "instance", "sweep", "forms", "dialogs")
+SHEETS = ("tokens", "overview", "instance", "front", "sweep", "forms", "dialogs")
 
 
 class LabApp(App[int]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
@@ -72,11 +73,31 @@ async def test_live_tokens_are_added_to_finished_ones() -> None:
     metrics = "llamacpp:tokens_predicted_total 100\nllamacpp:requests_deferred 2\n"
     async with answering(metrics, slots) as http:
         first = await read_instance(http, 10.0, None)
-        assert first == InstanceReading(time=10.0, busy=3, queue=2, tokens=134.0, tps=None)
+        assert (first.busy, first.queue, first.tokens, first.tps) == (3, 2, 134.0, None)
         before = InstanceReading(time=8.0, busy=0, queue=0, tokens=34.0)
         assert (await read_instance(http, 10.0, before)).tps == 50.0
         same_moment = InstanceReading(time=10.0, busy=0, queue=0, tokens=34.0)
         assert (await read_instance(http, 10.0, same_moment)).tps is None
+
+
+async def test_each_slot_has_the_rate_of_the_request_that_is_in_it() -> None:
+    def slots(*busy: tuple[int, int]) -> str:
+        rows = [
+            {"id": id, "is_processing": True, "id_task": task, "next_token": [{"n_decoded": tokens}]}
+            for id, (task, tokens) in enumerate(busy)
+        ]
+        return json.dumps([*rows, {"id": len(rows), "is_processing": False}])
+
+    async with answering("", slots((7, 10), (8, 90))) as http:
+        first = await read_instance(http, 10.0, None)
+    assert [slot.tps for slot in first.slots] == [None, None, None]
+    async with answering("", slots((7, 60), (9, 5))) as http:
+        second = await read_instance(http, 12.0, first)
+    assert [(slot.busy, slot.tokens, slot.tps) for slot in second.slots] == [
+        (True, 60, 25.0),
+        (True, 5, None),  # another request: when it began is not known
+        (False, 0, None),
+    ]
 
 
 async def test_a_counter_that_seems_to_fall_is_no_negative_rate() -> None:

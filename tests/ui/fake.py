@@ -20,11 +20,13 @@ from lab_tui.model import (
     EngineInfo,
     FleetSpec,
     FrontState,
+    FrontTraffic,
     FrontView,
     GpuReading,
     History,
     HostReading,
     InstanceState,
+    InstanceTraffic,
     InstanceView,
     LabError,
     LoadView,
@@ -34,6 +36,8 @@ from lab_tui.model import (
     Outline,
     Percentiles,
     Phase,
+    SlotsView,
+    SlotView,
     Snapshot,
     StreamRate,
     SweepDetail,
@@ -99,6 +103,23 @@ LOAD = LoadView(
 )
 
 
+TRAFFIC = FrontTraffic(
+    since=NOW - 900,
+    requests=10_203,
+    errors={503: 3, 400: 1},
+    cut_off=12,
+    requests_per_s=9.6,
+    first_byte_p95_ms=412.0,
+    streams_timed=560,
+    instances=(
+        InstanceTraffic(address="", requests=3, errors=3, cut_off=0, passed_on=0),
+        InstanceTraffic(address="127.0.0.1:9000", requests=5100, errors=1, cut_off=12, passed_on=0),
+        InstanceTraffic(address="127.0.0.1:9001", requests=5100, errors=0, cut_off=0, passed_on=2),
+    ),
+    connections=37,
+)
+
+
 def snapshot(**more: Any) -> Snapshot:
     """Four instances in different states, a load, a sweep, a queue, one card."""
     running = sweep_view()
@@ -109,6 +130,7 @@ def snapshot(**more: Any) -> Snapshot:
         "engine": ENGINE,
         "fleet": FLEET,
         "front": FrontView(state=FrontState.READY, url="http://127.0.0.1:8088", pid=9, ready=2),
+        "traffic": TRAFFIC,
         "instances": (
             instance(0),
             instance(1),
@@ -131,6 +153,7 @@ def empty(**more: Any) -> Snapshot:
     usual: dict[str, Any] = {
         "fleet": None,
         "front": FrontView(state=FrontState.STOPPED),
+        "traffic": None,
         "instances": (),
         "load": None,
         "sweep": None,
@@ -343,6 +366,15 @@ class FakeClient(EngineClient):
             yield model
         if self.refusal:
             raise self.refusal
+
+    async def slots(self, index: int) -> SlotsView:
+        if self.gone:
+            raise EngineGone()
+        busy = [SlotView(id=i, busy=True, task=i, tokens=100 + i, tps=25.5 - i) for i in range(12)]
+        reading = SlotView(id=12, busy=True, task=12)
+        return SlotsView(
+            age_s=0.4, slots=(*busy, reading, *(SlotView(id=i, busy=False) for i in range(13, 16)))
+        )
 
     async def presets(self) -> dict[str, SweepSpec]:
         return PRESETS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from textual.command import CommandPalette
 from textual.widgets import Button
@@ -9,6 +10,7 @@ from textual.widgets import Button
 from lab_tui.model import FleetSpec, LabError, SweepStatus
 from lab_tui.ui.actions import BY_NAME, CHANGES
 from lab_tui.ui.screens.dialogs import ConfirmDialog, QuitDialog
+from lab_tui.ui.screens.front import FrontScreen
 from lab_tui.ui.screens.help import HelpScreen
 from lab_tui.ui.screens.instance import InstanceScreen
 from lab_tui.ui.screens.new_sweep import NewSweepForm
@@ -16,7 +18,8 @@ from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.screens.sweep import CellScreen, SweepScreen
 from lab_tui.ui.screens.up import UpForm
 from lab_tui.ui.widgets.header import HeaderLine
-from tests.ui.fake import FLEET, FakeClient, empty, snapshot, sweep_view
+from lab_tui.ui.widgets.pane import Pane
+from tests.ui.fake import FLEET, TRAFFIC, FakeClient, empty, snapshot, sweep_view
 from tests.ui.helpers import Lab, lab, until
 
 
@@ -178,11 +181,40 @@ async def test_open_an_instance_and_come_back() -> None:
         await until(lambda: any("9000" in line for line in screen.facts.plain))
         await until(lambda: any("--port 9000" in line for line in screen.command.plain))
         await until(lambda: screen.log_tail.lines)
+        await until(lambda: any("● busy   25.5 tok/s    100 tok" in line for line in screen.slots.plain))
+        assert any("◐ prompt" in line for line in screen.slots.plain)
+        assert "13/16 busy, read 0s ago" in str(screen.query_one("#pane-2", Pane).border_title)
         await shown.press("x")
         await question(shown)
         await shown.press("y")
         await shown.called("stop", 0)
-        await shown.press("3", "z", "z", "slash", "x", "escape", "y", "escape")
+        await shown.press("4", "z", "z", "slash", "x", "escape", "y", "escape")
+        await shown.on(OverviewScreen)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (40, 10)])
+async def test_the_front_in_full(size: tuple[int, int]) -> None:
+    async with lab(size=size) as shown:
+        await shown.press("F")
+        screen = await shown.on(FrontScreen)
+        await until(lambda: any("37 open connections" in line for line in screen.facts.plain))
+        assert any("3 × 503" in line for line in screen.facts.plain)
+        assert any("5,100" in line for line in screen.requests.plain)
+        await shown.press("y")
+        assert shown.app.clipboard == "http://127.0.0.1:8088"
+        await shown.press("3")
+        await until(lambda: screen.log_tail.lines and screen.log_tail.lines[0].startswith("[nginx]"))
+        await shown.press("1")
+        gone = msgspec.structs.replace(TRAFFIC, connections=None, connections_reason="no stub_status")
+        shown.client.set(snapshot(seq=2, traffic=gone))
+        await until(lambda: any("N/A: no stub_status" in line for line in screen.facts.plain))
+        shown.client.set(empty(seq=3))
+        await until(lambda: any("No nginx runs" in line for line in screen.facts.plain))
+        shown.client.set(snapshot(seq=4))
+        await until(lambda: screen.requests.selected == "0")
+        await shown.press("2", "down", "enter")
+        assert (await shown.on(InstanceScreen)).index == 1
+        await shown.press("escape", "escape")
         await shown.on(OverviewScreen)
 
 

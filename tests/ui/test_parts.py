@@ -7,8 +7,9 @@ import pytest
 from lab_tui.config import Settings, UiSettings
 from lab_tui.model import History, LabError
 from lab_tui.ui import theme
-from lab_tui.ui.actions import ACTIONS, BY_NAME, CHANGES
+from lab_tui.ui.actions import ACTIONS, BY_NAME, CHANGES, EVERYWHERE
 from lab_tui.ui.app import LabApp
+from lab_tui.ui.screens.front import FrontScreen
 from lab_tui.ui.screens.instance import InstanceScreen
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.screens.sweep import SweepScreen
@@ -83,7 +84,12 @@ def test_share_out() -> None:
 
 
 def test_every_action_can_be_carried_out() -> None:
-    screens = {"overview": OverviewScreen, "instance": InstanceScreen, "sweep": SweepScreen}
+    screens = {
+        "overview": OverviewScreen,
+        "instance": InstanceScreen,
+        "sweep": SweepScreen,
+        "front": FrontScreen,
+    }
     for action in ACTIONS:
         method = f"act_{action.name.partition('.')[0]}"
         for scope in action.scopes:
@@ -91,7 +97,7 @@ def test_every_action_can_be_carried_out() -> None:
 
 
 def test_keys_are_unique() -> None:
-    for scope in ("overview", "instance", "sweep"):
+    for scope in EVERYWHERE:
         keys = [key for action in ACTIONS if scope in action.scopes for key in action.keys.split(",")]
         assert len(keys) == len(set(keys))
     assert set(BY_NAME) >= CHANGES

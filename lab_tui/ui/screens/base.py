@@ -19,6 +19,7 @@ from lab_tui.ui.actions import BY_NAME, OVERVIEW, Action, bindings, here
 from lab_tui.ui.link import Link
 from lab_tui.ui.widgets.footer import FooterKeys, StatusLine
 from lab_tui.ui.widgets.header import HeaderLine, compose_header, notices
+from lab_tui.ui.widgets.logtail import LogTail
 from lab_tui.ui.widgets.logview import LogView
 from lab_tui.ui.widgets.pane import Pane
 
@@ -255,6 +256,13 @@ class LabScreen(Screen[None], inherit_bindings=False):
         if not isinstance(self.focused, Input):
             self.chosen = self.focused_pane().number
         self.show_footer()
+
+    def log_title(self) -> str:
+        """What stands over the log of this screen: its source, whether it is followed, the filter."""
+        log = self.query_one(LogTail)
+        number = next(pane.number for pane in self.panes() if pane.body is log)
+        needle = self.filters.get(number)
+        return log.title() + (f" /{needle}" if needle else "")
 
     # -- filter
 

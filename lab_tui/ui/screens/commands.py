@@ -140,6 +140,12 @@ class FleetCommands(LabScreen):
 
         self.app.push_screen(InstanceScreen(view.index))
 
+    def act_front(self) -> None:
+        """The front in full."""
+        from lab_tui.ui.screens.front import FrontScreen
+
+        self.app.push_screen(FrontScreen())
+
 
 class QueueCommands(FleetCommands):
     """New, pause, skip, abort, sooner."""

@@ -1,17 +1,19 @@
-"""One instance in full: its readings, its command line, its log."""
+"""One instance in full: its readings, its slots, its command line, its log."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
 
+from textual import work
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.widget import Widget
 
-from lab_tui.model import InstanceView, Snapshot
+from lab_tui.model import InstanceView, LabError, SlotsView, Snapshot
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import INSTANCE, Action
+from lab_tui.ui.panes.slots import SlotLines
 from lab_tui.ui.screens.commands import FleetCommands
 from lab_tui.ui.screens.dialogs import ASLEEP
 from lab_tui.ui.series import Series
@@ -24,7 +26,7 @@ from lab_tui.ui.widgets.pane import Pane, set_height
 
 
 class InstanceScreen(FleetCommands):
-    """Readings, command and log of one instance."""
+    """Readings, slots, command and log of one instance."""
 
     SCOPE = INSTANCE
 
@@ -32,23 +34,32 @@ class InstanceScreen(FleetCommands):
         super().__init__()
         self.index = index
         self.facts = LineList(id="facts")
+        self.slots = LineList(id="slots")
         self.command = LineList(id="command")
         self.log_tail = LogTail(id="log")
         self.top = 0.0
+        self.slot_lines = SlotLines()
+        self.slots_view: SlotsView | None = None
+        self._asked = -1  # the snapshot after which the slots were asked for
 
     def compose_panes(self) -> Iterator[Widget]:
-        """Readings beside the command, the log below."""
+        """Readings beside the slots, the command and the log below."""
         with Horizontal(classes="row"):
             yield Pane(1, f"Instance {self.index}", self.facts)
-            yield Pane(2, "Command", self.command)
-        last = Pane(3, "Log", self.log_tail)
+            yield Pane(2, "Slots", self.slots)
+        yield Pane(3, "Command", self.command)
+        last = Pane(4, "Log", self.log_tail)
         last.add_class("-last")
         yield last
 
     def layout_panes(self, snapshot: Snapshot) -> None:
-        """The log takes what the readings leave."""
-        row, last = self.query_one(".row"), self.panes()[2]
-        set_height(row, "1fr" if self.solo else str(min(max(self.size.height // 2 - 2, 7), 16)))
+        """The command has the lines it needs, the log what is left."""
+        row, (_, _, three, last) = self.query_one(".row"), self.panes()
+        view = self.selected_instance()
+        lines = len(command_lines(view, max(self.size.width - 2, 1))) if view is not None else 1
+        edges = 1 if self.has_class("-compact") else 2
+        set_height(row, "1fr" if self.solo else str(min(max(self.size.height // 2 - 2, 7), 18)))
+        set_height(three, "1fr" if self.solo else str(min(lines, max(self.size.height // 6, 1)) + edges))
         set_height(last, "1fr")
 
     def draw(self, snapshot: Snapshot) -> None:
@@ -61,10 +72,26 @@ class InstanceScreen(FleetCommands):
             return
         width, height = self.facts.size
         self.facts.show(self._facts(view, self.lab.series, width, height, int(snapshot.time)))
+        self._show_slots()
+        if snapshot.seq != self._asked:
+            self._asked = snapshot.seq
+            self._ask_slots()
         self.command.show(command_lines(view, self.command.size.width))
         self.log_tail.choose(snapshot, str(self.index))
-        needle = self.filters.get(3)
-        self.panes()[2].title(self.log_tail.title() + (f" /{needle}" if needle else ""))
+        self.panes()[3].title(self.log_title())
+
+    def _show_slots(self) -> None:
+        self.panes()[1].title(self.slot_lines.title(self.slots_view))
+        self.slots.show(self.slot_lines.lines(self.slots_view, *self.slots.size))
+
+    @work(group="slots", exclusive=True)
+    async def _ask_slots(self) -> None:
+        """What each slot does now; an engine that is gone is said elsewhere, and leaves what was known."""
+        try:
+            self.slots_view = await self.lab.client.slots(self.index)
+        except LabError:
+            return
+        self._show_slots()
 
     def _facts(self, view: InstanceView, series: Series, width: int, height: int, now: int) -> list[Content]:
         look = LOOKS[view.state]
@@ -119,12 +146,12 @@ class InstanceScreen(FleetCommands):
 
     def set_filter(self, number: int, needle: str) -> None:
         """Only the log can be filtered."""
-        super().set_filter(3, needle)
+        super().set_filter(4, needle)
 
     def act_copy(self) -> None:
         """Copy the command line, or the log when it has the focus."""
         view = self.selected_instance()
-        log = self.focused_pane().number == 3
+        log = self.focused_pane().number == 4
         text = "\n".join(self.log_tail.lines[-200:]) if log else shlex.join(view.command) if view else ""
         if text:
             self.app.copy_to_clipboard(text)
@@ -138,17 +165,19 @@ def _fact(name: str, *parts: tuple[str, str]) -> Content:
 
 
 def command_lines(view: InstanceView, width: int) -> list[Content]:
-    """The command, one flag with its value a line, so that it can be read."""
+    """The command in as few lines as hold it; a flag stays with its value."""
     if not view.command:
         return [Content.styled(" not started yet", MUTED)]
-    lines: list[str] = []
+    pieces: list[str] = []
     for word in view.command:
-        quoted = shlex.quote(word)
-        starts = word.startswith("-") and not word.lstrip("-").replace(".", "").isdigit()
-        if not lines or starts:
-            lines.append(quoted)
-        elif " " not in lines[-1] and lines[-1].startswith("-"):
-            lines[-1] += f" {quoted}"
+        flag = word.startswith("-") and not word.lstrip("-").replace(".", "").isdigit()
+        if not flag and pieces and pieces[-1].startswith("-") and " " not in pieces[-1]:
+            pieces[-1] += f" {shlex.quote(word)}"
         else:
-            lines.append(quoted)
-    return [Content(f" {fmt.middle(line, max(width - 1, 8))}") for line in lines]
+            pieces.append(shlex.quote(word))
+    lines = [""]
+    for piece in pieces:
+        if lines[-1] and len(lines[-1]) + len(piece) + 1 >= width:
+            lines.append("")
+        lines[-1] += f" {piece}"
+    return [Content(fmt.middle(line, max(width, 8))) for line in lines]

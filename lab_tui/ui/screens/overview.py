@@ -116,7 +116,7 @@ class OverviewScreen(QueueCommands):
         self.gpus.show(gpus.lines(snapshot, self.gpus.size.width))
         four.title(("paused" if snapshot.queue_paused else "") + self._filter_note(4))
         self.queue.show(*queue.lines(snapshot, self.past, self.queue.size.width, self.filters.get(4, "")))
-        five.title(self.log_tail.title() + self._filter_note(5))
+        five.title(self.log_title())
         self.log_tail.choose(snapshot, self.instances.selected)
         self._refresh_past(snapshot)
 
@@ -216,7 +216,7 @@ class OverviewScreen(QueueCommands):
         if event.lines is self.instances and self.lab.snapshot is not None:
             self.log_tail.follow_selection()
             self.log_tail.choose(self.lab.snapshot, event.key)
-            self.panes()[4].title(self.log_tail.title() + self._filter_note(5))
+            self.panes()[4].title(self.log_title())
         self.show_footer()
 
     def act_logs(self) -> None:
@@ -236,7 +236,7 @@ class OverviewScreen(QueueCommands):
     def _other_log(self, by: int) -> None:
         if self.lab.snapshot is not None:
             self.log_tail.step(self.lab.snapshot, by)
-            self.panes()[4].title(self.log_tail.title() + self._filter_note(5))
+            self.panes()[4].title(self.log_title())
 
     def act_sort(self) -> None:
         """The next order of the instances."""
