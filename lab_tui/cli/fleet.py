@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
+from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +13,7 @@ from typing import Annotated
 import typer
 
 from lab_tui import paths
-from lab_tui.cli.output import Progress, put, run, say
+from lab_tui.cli.output import INTERRUPTED, Progress, fail, put, run, say
 from lab_tui.client import EngineClient, EngineGone, engine_session, ensure_engine
 from lab_tui.model import (
     FleetSpec,
@@ -21,10 +23,11 @@ from lab_tui.model import (
     LabError,
     Snapshot,
 )
-from lab_tui.text import printable
+from lab_tui.text import plural, printable
 
 OVER = (InstanceState.READY, InstanceState.FAILED, InstanceState.STOPPED)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before live streams are cut.")]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="A GGUF file.")]
 
 
@@ -53,11 +56,15 @@ def up(
     max_streams: Annotated[
         int | None, typer.Option(help="Streams at once the fleet is laid out for.")
     ] = None,
+    yes: Yes = False,
     args: Annotated[
         list[str] | None, typer.Argument(metavar="[-- LLAMA-SERVER ARGS]", help="llama-server's own.")
     ] = None,
 ) -> None:
-    """Start N llama-server instances behind one nginx, and print the base URL."""
+    """Start N llama-server instances behind one nginx, and print the base URL.
+
+    A running fleet becomes it. Where that cuts live streams it asks on a terminal, and goes ahead elsewhere.
+    """
     if insecure and api_key_file:
         raise LabError("--insecure and --api-key-file exclude each other", "choose one")
     flags = {
@@ -75,6 +82,7 @@ def up(
     if insecure:
         flags["api_key_file"] = ""
     spec = spec_from(model, {k: v for k, v in flags.items() if v is not None})
+    ask_before_cutting(spec, yes)
     url = run(bring_up(spec))
     put(url)
     say(f"OpenAI base URL: {url}/v1")
@@ -120,13 +128,57 @@ async def bring_up(spec: FleetSpec) -> str:
             if failed:
                 raise _failure(next((i for i in failed if i.state == InstanceState.FAILED), failed[0]))
         except (LabError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError):
-                say("stopping what was started" if before is None else "going back to the fleet of before")
+            if isinstance(error, asyncio.CancelledError) and before is None:
+                say("stopping what was started")
             if (await client.snapshot()).fleet == spec != before:  # else somebody has decided otherwise
+                if before is not None:
+                    say("going back to the fleet of before: `lab-tui status` shows it")
                 await (client.down() if before is None else client.up(before))
             raise
-        say(f"{spec.instances} × {spec.parallel} slots of {printable(Path(spec.model).name)} are ready")
+        model = printable(Path(spec.model).name)
+        say(f"{spec.instances} × {plural(spec.parallel, 'slot')} of {model} are ready")
         return snapshot.front.url or ""
+
+
+def ask_before_cutting(spec: FleetSpec, yes: bool) -> None:
+    """On a terminal, ask before ``spec`` ends the live streams of others. A no ends the command."""
+    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    streams = run(_streams_cut(spec))
+    if not streams:
+        return
+    try:
+        if not typer.confirm(
+            f"This cuts {plural(streams, 'live stream')} of the running fleet. Go on?", err=True
+        ):
+            fail("nothing was changed")
+    except typer.Abort:  # ctrl-C
+        raise SystemExit(INTERRUPTED) from None
+
+
+async def _streams_cut(spec: FleetSpec) -> int:
+    """Requests in the instances that would be stopped to make the fleet ``spec``."""
+    async with EngineClient() as client:
+        try:
+            snapshot = await client.snapshot()
+        except EngineGone:
+            return 0
+    live = [(view.busy or 0) + (view.queue or 0) for view in snapshot.instances]
+    now = snapshot.fleet
+    if now is None or (now.host, now.front_port) != (spec.host, spec.front_port):
+        return sum(live)  # the front begins anew
+    return sum(live[await _kept(spec, snapshot.instances) :]) if any(live) else 0
+
+
+async def _kept(spec: FleetSpec, instances: Sequence[InstanceView]) -> int:
+    """How many instances, from the first on, ``spec`` leaves as they are."""
+    from lab_tui import config
+    from lab_tui.serving import llama_server, parts
+
+    build = await parts.probe_llama_server(parts.find_llama_server(config.load()))
+    pairs = zip(instances, range(spec.instances), strict=False)
+    same = (view.command == llama_server.command(build, spec, at) for view, at in pairs)
+    return sum(1 for _ in itertools.takewhile(bool, same))
 
 
 def _failure(instance: InstanceView) -> LabError:
@@ -174,7 +226,7 @@ async def _down() -> None:
         await client.down()
         after = await client.snapshot()
     count = sum(i.pid is not None for i in snapshot.instances)
-    say(f"stopped {count} instances and the front" if snapshot.instances else "nothing is running")
+    say(f"stopped {plural(count, 'instance')} and the front" if snapshot.instances else "nothing is running")
     if after.queue_paused and after.queue:
         say("the sweep queue is paused: `lab-tui queue resume` goes on")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import msgspec
 import typer
 
-from lab_tui.cli.fleet import Model, bring_up
+from lab_tui.cli.fleet import Model, Yes, ask_before_cutting, bring_up
 from lab_tui.cli.output import put, put_file, run, say
 from lab_tui.client import EngineClient, engine_session
 from lab_tui.model import CellStatus, CellView, FleetSpec, LabError, SweepDetail
@@ -42,18 +42,24 @@ class Wish(NamedTuple):
     ctx_per_slot: int | None  # None: as it was measured
 
 
-def apply(sweep_id: Id, cell: CellNumber = None, model: Model = None, ctx_per_slot: Context = None) -> None:
-    """Make the running fleet the best one of a sweep, and print the base URL."""
-    url = run(_apply(Wish(sweep_id, cell, model, ctx_per_slot)))
+def apply(
+    sweep_id: Id, cell: CellNumber = None, model: Model = None, ctx_per_slot: Context = None, yes: Yes = False
+) -> None:
+    """Make the running fleet the best one of a sweep, and print the base URL.
+
+    Where that cuts live streams it asks on a terminal, and goes ahead elsewhere.
+    """
+    spec = run(_wanted(Wish(sweep_id, cell, model, ctx_per_slot)))
+    ask_before_cutting(spec, yes)
+    say(f"{spec.ctx_per_slot} tokens of context a slot; --ctx-per-slot N for another")
+    url = run(bring_up(spec))
     put(url)
     say(f"OpenAI base URL: {url}/v1")
 
 
-async def _apply(wish: Wish) -> str:
+async def _wanted(wish: Wish) -> FleetSpec:
     async with engine_session() as client:
-        _, spec = await _chosen(client, wish)
-        say(f"{spec.ctx_per_slot} tokens of context a slot; --ctx-per-slot N for another")
-        return await bring_up(spec)
+        return (await _chosen(client, wish))[1]
 
 
 def export(

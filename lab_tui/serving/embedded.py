@@ -183,10 +183,11 @@ def main(args: Sequence[str]) -> int:
     except ImportError as error:
         print(f"error: the embedded server needs xllamacpp: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    if "--version" in args:
-        print(version())  # noqa: T201
-        return 0
     try:
+        if "--version" in args:
+            parse(args[: args.index("--version")], xllamacpp.CommonParams())  # as llama-server does
+            print(version())  # noqa: T201
+            return 0
         params = parse(args, xllamacpp.CommonParams())
         if not params.model.path:
             raise UsageError("error: --model is required")

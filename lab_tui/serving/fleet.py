@@ -60,6 +60,7 @@ class Fleet:
         self._parts: tuple[LlamaServer, Nginx] | None = None
         self._keys: tuple[str, ...] = ()
         self._keys_identity = ""
+        self._accepted: set[tuple[str, ...]] = set()  # extra arguments that this llama-server takes
 
     # -- looking
 
@@ -238,6 +239,9 @@ class Fleet:
         await asyncio.to_thread(models.check, Path(spec.model))
         server, _ = await self.find_parts()
         llama_server.check_extra_args(server, spec.extra_args)
+        if spec.extra_args and spec.extra_args not in self._accepted:
+            await parts.try_arguments(server, spec.extra_args)
+            self._accepted.add(spec.extra_args)
         check_files(spec.max_streams)
         commands = tuple(llama_server.command(server, spec, i) for i in range(spec.instances))
         ours = {i.port for i in self._instances if i.record is not None}
@@ -313,6 +317,7 @@ class Fleet:
         self._keys, self._keys_identity = (), ""
         self._front_problem = self._record_problem = ""
         self._parts = None  # another build may be wanted next time
+        self._accepted.clear()
         self._file.unlink(missing_ok=True)
         self._saved = b""
         self._on_change()

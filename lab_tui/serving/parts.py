@@ -118,6 +118,21 @@ async def probe_llama_server(found: Found) -> LlamaServer:
     )
 
 
+async def try_arguments(build: LlamaServer, args: Sequence[str]) -> None:
+    """Have llama-server itself read these arguments. Raises LabError with its words when it refuses them.
+
+    It takes them in order, and ends at ``--version`` once it has read those before it.
+    """
+    code, text = await _output((*build.command, *args, "--version"))
+    if code == 0:
+        return
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [f"exit code {code}"]
+    said = next((line for line in lines if line.startswith("error")), lines[-1]).removeprefix("error: ")
+    raise LabError(
+        f"llama-server refuses {' '.join(args)} ({said})", f"`{' '.join(build.command)} --help` explains them"
+    )
+
+
 def parse_flags(help_text: str) -> dict[str, str]:
     """Flags of a llama-server help text → how the value is written.
 

@@ -443,6 +443,10 @@ async def test_models_that_are_none(fleet: Fleet, model: Path, tmp_path: Path) -
 
 async def test_arguments_and_ranges(fleet: Fleet, model: Path) -> None:
     assert "takes no argument --no-such" in await refused(fleet, tiny_spec(model, extra_args=("--no-such",)))
+    bad = ("--cache-type-k", "nonsense")
+    assert "llama-server refuses --cache-type-k nonsense (argument --cache-type-k: invalid value" in (
+        await refused(fleet, tiny_spec(model, extra_args=bad))
+    )
     assert "--port is set by lab-tui" in await refused(fleet, tiny_spec(model, extra_args=("--port=1",)))
     assert "parallel is 257" in await refused(fleet, tiny_spec(model, parallel=257))
     assert "instances is 0" in await refused(fleet, tiny_spec(model, instances=0))
