@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from lab_tui.cli import fleet
-from tests.ui.fake import FLEET, FakeClient, instance, snapshot
+from lab_tui.cli import fleet, sweep
+from lab_tui.model import SweepDetail
+from tests.store.helpers import sweep_spec, viewed
+from tests.ui.fake import FLEET, FakeClient, instance, snapshot, sweep_view
 
 
 class Terminal(io.StringIO):
@@ -47,3 +49,13 @@ def test_live_streams_are_cut_only_after_a_yes(monkeypatch: pytest.MonkeyPatch) 
     assert end.value.code == 1
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     fleet.ask_before_cutting(FLEET, yes=False)  # no terminal: nothing is asked
+
+
+def test_each_cell_of_an_attached_sweep_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    told: set[int] = set()
+    spec = sweep_spec()
+    for rates in ((10.0,), (10.0,), (10.0, 20.0, 30.0), (10.0, 20.0, 30.0)):
+        detail = SweepDetail(view=sweep_view(), spec=spec, cells=tuple(viewed(spec, *rates)))
+        sweep._tell_new(detail, told)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split()[2] for line in said] == ["10.0", "20.0", "30.0"]

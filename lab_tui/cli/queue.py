@@ -9,7 +9,7 @@ import typer
 
 from lab_tui.cli.output import put, run, say
 from lab_tui.cli.status import sweep_line
-from lab_tui.client import EngineClient
+from lab_tui.client import EngineClient, engine_session
 
 queue = typer.Typer(help="Sweeps that wait and the one that runs.", rich_markup_mode=None)
 
@@ -48,8 +48,14 @@ def pause() -> None:
 
 @queue.command()
 def resume() -> None:
-    """Go on."""
-    run(_with_client(lambda client: client.queue("resume")))
+    """Go on; starts an engine where none runs."""
+    run(_resume())
+
+
+async def _resume() -> None:
+    async with engine_session() as client:
+        await client.queue("resume")
+    await _queue_text()
 
 
 @queue.command()

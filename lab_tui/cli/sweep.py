@@ -32,6 +32,7 @@ from lab_tui.model import (
     SweepView,
     Workload,
 )
+from lab_tui.words import plural
 
 if TYPE_CHECKING:
     from lab_tui.sweep.outline import Outline
@@ -52,8 +53,8 @@ def sweep(
     slo_ttft_ms: Ttft = None,
     slo_stream_tps: StreamTps = None,
     seconds: Annotated[float | None, typer.Option(help="Longest window of a cell.")] = None,
-    prompt_tokens: options.PromptTokens = None,
-    output_tokens: options.OutputTokens = None,
+    prompt_tokens: options.SweepPromptTokens = None,
+    output_tokens: options.SweepOutputTokens = None,
     output_distribution: options.OutputDistribution = None,
     prompt_file: options.PromptFile = None,
     unique_prefix: options.UniquePrefix = None,
@@ -74,7 +75,10 @@ def sweep(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Yes, more than 10,000 cells.")] = False,
 ) -> None:
-    """Search the settings for the sweet spot: measure every cell of the axes, name the best."""
+    """Search the settings for the sweet spot: measure every cell of the axes, name the best.
+
+    Without --preset and --axis it is the quick one. --axis beside --preset adds to its axes, or replaces one.
+    """
     changes: dict[str, Any] = {"slo": slo(slo_ttft_ms, slo_stream_tps), "large": yes}
     if strategy is not None:
         changes["strategy"] = strategy
@@ -141,12 +145,19 @@ async def _sweep(asked: Asked, csv: Path | None, detach: bool) -> SweepDetail:
     spec = asked(await _snapshot())
     async with engine_session() as client:
         view = await client.sweep(spec)
-        say(f"sweep {view.id} {view.name}: {view.cells_total} cells, at most {duration(view.eta_s)}")
-        if (await client.snapshot()).queue_paused:
-            say("the queue is paused, so it waits: `lab-tui queue resume` goes on")
-        if not detach:
-            await _follow(client, view.id, csv)
-        return await client.sweep_detail(view.id)
+        cells = plural(view.cells_total, "cell")
+        say(f"sweep {view.id} {view.name}: {cells}, at most {duration(view.eta_s)}")
+        try:
+            if (await client.snapshot()).queue_paused:
+                say("the queue is paused, so it waits: `lab-tui queue resume` goes on")
+            if not detach:
+                await _follow(client, view.id, csv)
+            return await client.sweep_detail(view.id)
+        except EngineGone as error:
+            raise LabError(
+                f"the engine ended under sweep {view.id}, which keeps what it measured",
+                f"`lab-tui queue resume` goes on, `lab-tui results show {view.id}` shows it",
+            ) from error
 
 
 async def _dry_run(asked: Asked) -> Outline:
@@ -210,6 +221,7 @@ async def _follow(client: EngineClient, sweep_id: int, csv: Path | None) -> None
     """Show a sweep until it is over. Ctrl-C aborts it; what it measured is kept."""
     progress = Progress(every_s=10.0)
     finished: int | None = -1
+    told: set[int] = set()
     try:
         async with aclosing(client.watch(1.0)) as snapshots:
             async for snapshot in snapshots:
@@ -217,7 +229,11 @@ async def _follow(client: EngineClient, sweep_id: int, csv: Path | None) -> None
                 over = _finished(view) if view is not None else None
                 if over != finished:
                     finished = over
-                    await _report(client, sweep_id, csv, progress)
+                    detail = await client.sweep_detail(sweep_id)
+                    if csv is not None:
+                        await _write(csv, detail)
+                    progress.done()
+                    _tell_new(detail, told)
                 if view is None:
                     return
                 progress.show(
@@ -236,32 +252,28 @@ def _finished(view: SweepView) -> int:
     return view.cells_measured + view.cells_failed + view.cells_skipped
 
 
-async def _report(client: EngineClient, sweep_id: int, csv: Path | None, progress: Progress) -> None:
-    """Write the CSV anew, and say what the last finished cell gave."""
-    from lab_tui.store.export import to_csv
+def _tell_new(detail: SweepDetail, told: set[int]) -> None:
+    """Say what each cell gave that is not yet in ``told``."""
     from lab_tui.sweep.space import label
 
-    detail = await client.sweep_detail(sweep_id)
-    if csv is not None:
-        await _write(csv, to_csv(detail), sweep_id)
-    timed = [c for c in detail.cells if c.took_s is not None]
-    if not timed:
-        return
-    last = max(timed, key=lambda c: (c.started or 0.0, c.index))
-    progress.done()
-    if last.result is not None:
-        say(f"{label(last.cell):<16} {last.result.throughput_tps:10,.1f} tok/s  {last.result.verdict}")
-    else:
-        say(f"{label(last.cell):<16} {last.status}: {last.reason}")
+    new = [cell for cell in detail.cells if cell.took_s is not None and cell.index not in told]
+    for cell in sorted(new, key=lambda c: (c.started or 0.0, c.index)):
+        told.add(cell.index)
+        if cell.result is not None:
+            say(f"{label(cell.cell):<16} {cell.result.throughput_tps:10,.1f} tok/s  {cell.result.verdict}")
+        else:
+            say(f"{label(cell.cell):<16} {cell.status}: {cell.reason}")
 
 
-async def _write(csv: Path, text: str, sweep_id: int) -> None:
+async def _write(csv: Path, detail: SweepDetail) -> None:
+    from lab_tui.store.export import to_csv
+
     try:
-        await asyncio.to_thread(csv.write_text, text)
+        await asyncio.to_thread(csv.write_text, to_csv(detail))
     except OSError as error:
         raise LabError(
-            f"cannot write {csv} ({error.strerror}), sweep {sweep_id} goes on",
-            f"later: `lab-tui results export {sweep_id} --format csv -o FILE`",
+            f"cannot write {csv} ({error.strerror}), sweep {detail.view.id} goes on",
+            f"later: `lab-tui results export {detail.view.id} --format csv -o FILE`",
         ) from error
 
 

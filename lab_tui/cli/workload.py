@@ -18,6 +18,13 @@ PromptTokens = Annotated[int | None, typer.Option(help="Length of made-up prompt
 OutputTokens = Annotated[
     str | None, typer.Option(help="Length of answers: 128, or a range as 64-256.  [default: 128]")
 ]
+SweepPromptTokens = Annotated[
+    int | None, typer.Option(help="Length of made-up prompts.  [default: the preset's, else 64]")
+]
+SweepOutputTokens = Annotated[
+    str | None,
+    typer.Option(help="Length of answers: 128, or a range as 64-256.  [default: the preset's, else 128]"),
+]
 OutputDistribution = Annotated[
     str | None, typer.Option(help="Of a range: uniform, normal or exponential.  [default: uniform]")
 ]

@@ -163,9 +163,11 @@ def test_a_sweep_to_its_end(lab: Lab) -> None:
 
 
 def test_a_sweep_outlives_a_killed_engine(lab: Lab) -> None:
-    lab.run("sweep", "--preset", "quick", *SHORT, "--detach")
+    sweep = lab.start("sweep", "--preset", "quick", *SHORT)
     until(lambda: measured_cells(lab) >= 1, "one cell is measured")
     os.kill(lab.engine_pid(), signal.SIGKILL)
+    assert "`lab-tui queue resume` goes on" in sweep.communicate(timeout=60)[1].splitlines()[-1]
+    assert sweep.returncode == 1
     until(lambda: lab.status() is None, "the engine is dead")
     lab.run("results")
     waiting = lab.status()
