@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from lab_tui.cli import fleet, sweep
-from lab_tui.model import SweepDetail
+from lab_tui.cli.output import table
+from lab_tui.engine.logs import log_file
+from lab_tui.model import LabError, SweepDetail
 from tests.store.helpers import sweep_spec, viewed
 from tests.ui.fake import FLEET, FakeClient, instance, snapshot, sweep_view
 
@@ -59,3 +62,21 @@ def test_each_cell_of_an_attached_sweep_is_told_once(capsys: pytest.CaptureFixtu
         sweep._tell_new(detail, told)
     said = capsys.readouterr().err.splitlines()
     assert [line.split()[2] for line in said] == ["10.0", "20.0", "30.0"]
+
+
+def test_tables_are_as_wide_as_the_terminal_at_most() -> None:
+    rows = [("1", "10.0", "does not fit:\n16 instances need 12.3 GB"), ("22", "-", "")]
+    whole = ["#   TOK/S  REASON", " 1   10.0  does not fit: 16 instances need 12.3 GB", "22      -"]
+    assert [line.rstrip() for line in table(("#", "TOK/S", "REASON"), rows).splitlines()][1:] == whole[1:]
+    cut = table(("#", "TOK/S", "REASON"), rows, width=24).splitlines()
+    assert cut[1:] == [" 1   10.0  does not fit…", "22      -"]
+
+
+def test_a_log_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="instance 9 has no log: nothing was started yet"):
+        log_file(tmp_path, "9")
+    for name in ("instance-10", "instance-2", "engine"):
+        (tmp_path / f"{name}.log").touch()
+    with pytest.raises(LabError, match="instance 9 has no log: there are: 2, 10, engine"):
+        log_file(tmp_path, "9")
+    assert log_file(tmp_path, "10").name == "instance-10.log"

@@ -24,6 +24,7 @@ from lab_tui.cli.output import (
 )
 from lab_tui.client import engine_session
 from lab_tui.model import BenchSpec, LabError, LoadView, MachineLoad, Measurement, Slo, WindowSpec, Workload
+from lab_tui.text import plural
 
 MOST_SECONDS = 86_400
 Ttft = Annotated[float | None, typer.Option(help="A good request's first token comes within so many ms.")]
@@ -183,7 +184,8 @@ def load_line(view: LoadView) -> str:
     interval = f" ±{view.ci_half_width:.1%}" if view.ci_half_width is not None else ""
     return (
         f"{view.phase}  {view.elapsed_s:4.0f}s  {number(view.tps)} tok/s{interval}  "
-        f"{view.in_flight}/{view.concurrency} streams  {view.requests} done  {view.errors} errors"
+        f"{view.in_flight}/{view.concurrency} streams  {view.requests} done  "
+        f"{plural(view.errors, 'error')}"
     )
 
 
@@ -206,7 +208,8 @@ def measurement_text(m: Measurement) -> str:
         )
     kinds = "  ".join(f"{kind} {count}" for kind, count in m.errors_by_kind.items())
     lines.append(
-        f"requests    {m.requests} done, {number(m.requests_per_s, 2)} a second, {m.errors} errors  {kinds}"
+        f"requests    {m.requests} done, {number(m.requests_per_s, 2)} a second, "
+        f"{plural(m.errors, 'error')}  {kinds}"
     )
     if m.goodput_rps is not None:
         lines.append(f"goodput     {number(m.goodput_rps, 2)} requests a second within the SLO")

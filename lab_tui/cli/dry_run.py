@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab_tui.cli.output import duration
 from lab_tui.model import Snapshot, SweepSpec
+from lab_tui.text import plural
 
 if TYPE_CHECKING:
     from lab_tui.model import Outline
@@ -52,7 +53,7 @@ def text(found: Outline) -> str:
     again = f", {found.confirm_starts:,} to confirm the best" if found.confirm_starts else ""
     fleet = f"{found.largest.instances}×{found.largest.parallel}"
     lines = [
-        f"{found.name}: {found.cells:,} cells, {found.strategy}, at most {duration(found.longest_s)}",
+        f"{found.name}: {plural(found.cells, 'cell')}, {found.strategy}, at most {duration(found.longest_s)}",
         f"instance starts  {found.instance_starts:,} at most{again}",
         f"model            {size(found.weights_bytes)}",
         f"largest fleet    {fleet}: {memory(found.ram_bytes, found.vram_bytes)}, of it "
@@ -64,6 +65,7 @@ def text(found: Outline) -> str:
         lines.append("all of it fits")
     else:
         out = found.cells_too_large
-        left_out = "1 cell is" if out == 1 else f"{out:,} cells are"
-        lines.append(f"{left_out} left out; the largest {found.reason}")
+        lines.append(
+            f"{plural(out, 'cell')} {'is' if out == 1 else 'are'} left out; the largest {found.reason}"
+        )
     return "\n".join(lines)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -18,6 +20,7 @@ from lab_tui.text import printable, printable_json, printable_lines
 T = TypeVar("T")
 
 INTERRUPTED = 130
+FIGURE = re.compile(r"-?|[\d.,/hms]+[A-Z%]?")  # 1,226.4  16/16  2h05  5.1G: what a table has to the right
 
 
 def say(text: str) -> None:
@@ -148,16 +151,22 @@ class Progress:
             self._width = 0
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned; those whose cells are all numbers to the right."""
-    rows = [[printable(cell) for cell in row] for row in rows]
+def terminal_width() -> int | None:
+    """How wide standard output is; None when it is no terminal, and nothing has to be shortened."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Columns aligned; those whose cells are all numbers to the right. Lines are at most ``width`` long."""
+    rows = [[printable(" ".join(cell.split())) for cell in row] for row in rows]
     columns = list(zip(head, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    right = [all(c[:1].isdigit() or c in ("", "-") for c in column[1:]) for column in columns]
+    right = [all(map(FIGURE.fullmatch, column[1:])) for column in columns]
     lines = []
     for line in (head, *rows):
         cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)]
-        lines.append("  ".join(cells).rstrip())
+        text = "  ".join(cells).rstrip()
+        lines.append(text if width is None or len(text) <= width else f"{text[: width - 1]}…")
     return "\n".join(lines)
 
 

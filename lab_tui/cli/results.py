@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from lab_tui.cli.fleet import Json
-from lab_tui.cli.output import duration, number, put, put_file, put_json, run, table
+from lab_tui.cli.output import duration, number, put, put_file, put_json, run, table, terminal_width
 from lab_tui.cli.status import best_text, sweep_line
 from lab_tui.cli.sweep import to_json
 from lab_tui.client import engine_session
@@ -44,7 +44,8 @@ def list_results(as_json: Json = False) -> None:
     if as_json:
         put_json(sweeps)
     elif sweeps:
-        put(table(("ID", "NAME", "STATUS", "CELLS", "TOOK", "WHEN", "BEST"), [_line(s) for s in sweeps]))
+        head = ("ID", "NAME", "STATUS", "CELLS", "TOOK", "WHEN", "BEST")
+        put(table(head, [_line(sweep) for sweep in sweeps], terminal_width()))
     else:
         put("nothing measured yet: `lab-tui sweep` does")
 
@@ -81,7 +82,7 @@ def show(sweep_id: Id, as_json: Json = False) -> None:
     more = [name for name in detail.spec.axes if name not in COLUMNS]
     head = ("#", *COLUMNS.values(), *(name.upper() for name in more), "TOK/S", "±", "TTFT p95", "STREAM p50",
             "STATUS", "VERDICT")  # fmt: skip
-    put(table(head, [_cell_line(cell, more) for cell in detail.cells]))
+    put(table(head, [_cell_line(cell, more) for cell in detail.cells], terminal_width()))
     if detail.view.best is not None:
         put(f"best {best_text(detail.view.best)}")
     if detail.view.reason:

@@ -32,7 +32,7 @@ from lab_tui.model import (
     SweepView,
     Workload,
 )
-from lab_tui.words import plural
+from lab_tui.text import plural
 
 if TYPE_CHECKING:
     from lab_tui.sweep.outline import Outline
@@ -67,7 +67,9 @@ def sweep(
     no_confirm: Annotated[
         bool, typer.Option("--no-confirm", help="Do not measure the top few again.")
     ] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write results here as they come.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write results here as they come; -: to standard output, at the end.")
+    ] = None,
     as_json: Json = False,
     detach: Annotated[bool, typer.Option("--detach", help="Queue it and return.")] = False,
     dry_run: Annotated[
@@ -109,13 +111,22 @@ def sweep(
         found = run(_dry_run(asked))
         put_json(found) if as_json else put(outline_text(found))
         return
-    if csv is not None:
+    to_stdout = csv == Path("-")
+    if to_stdout and as_json:
+        raise LabError("--csv - and --json both write to standard output", "choose one")
+    if csv is not None and not to_stdout:
         _check_writable(csv)
-    detail = run(_sweep(asked, csv, detach))
+    detail = run(_sweep(asked, None if to_stdout else csv, detach))
     if detach:
         put_json(to_json(detail)) if as_json else put(sweep_line(detail.view))
         return
-    put_json(to_json(detail)) if as_json else put(_result_text(detail))
+    if to_stdout:
+        from lab_tui.store.export import to_csv
+
+        put(to_csv(detail).rstrip("\n"))
+        say(_result_text(detail))
+    else:
+        put_json(to_json(detail)) if as_json else put(_result_text(detail))
     if detail.view.status != SweepStatus.DONE:
         fail(f"sweep {detail.view.id} {detail.view.status}: {detail.view.reason or 'see `lab-tui results`'}")
 

@@ -24,8 +24,18 @@ def log_file(folder: Path, source: str) -> Path:
     else:
         raise LabError(f"there is no log {source!r}", "give an instance's number, nginx or engine")
     if not file.exists():
-        raise LabError(f"{source} has logged nothing yet", "`lab-tui status` shows what runs")
+        name = f"instance {int(source)}" if source.isdigit() else source
+        there = ", ".join(_logs(folder))
+        raise LabError(f"{name} has no log", f"there are: {there}" if there else "nothing was started yet")
     return file
+
+
+def _logs(folder: Path) -> list[str]:
+    """The names of the logs there are, instances first."""
+    numbers = sorted(
+        int(number) for file in folder.glob("instance-*.log") if (number := file.stem[9:]).isdigit()
+    )
+    return [*map(str, numbers), *(name for name in ("nginx", "engine") if (folder / f"{name}.log").exists())]
 
 
 async def follow(file: Path, count: int, *, keep: bool) -> AsyncGenerator[str, None]:

@@ -22,6 +22,7 @@ from lab_tui.load.summary import summarise
 from lab_tui.load.window import HAND, REQUESTS, Closing, may_open, patience_s
 from lab_tui.load.wire import REPORT_S, Message, Report, Run, Setup, Stop, Warm, Warmed
 from lab_tui.model import LabError, LoadView, Measurement, Phase
+from lab_tui.text import plural
 
 __all__ = ["Backend", "Limits", "LoadPlan", "Target", "measure"]
 
@@ -290,7 +291,7 @@ class _Measuring:
         waiting = self.record.waiting
         if self.plan.workload.rate and waiting > max(2, 0.1 * self.record.begun):
             self.flags.append(
-                f"backlog: {waiting} requests that were due had no free stream when the window closed"
+                f"backlog: {plural(waiting, 'request')} due had no free stream when the window closed"
             )
 
     def _request_s(self) -> float | None:

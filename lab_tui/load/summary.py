@@ -22,6 +22,7 @@ from lab_tui.load.sample import (
 from lab_tui.load.stats import Interval, drift, histogram_percentiles, interval, mean, percentile, percentiles
 from lab_tui.load.window import REQUESTS
 from lab_tui.model import ClientCost, Measurement, Slo, StreamRate, TokenCounts
+from lab_tui.text import plural
 
 TOLERANCE = 0.005  # by how much token counts may differ, as a share
 LATE_S = 0.05  # of a load worker's loop, from which it is worth a word
@@ -212,7 +213,7 @@ def _error_flags(sample: Sample, record: Record) -> list[str]:
     if not failed:
         return [f"errors: none inside the window, {outside} outside of it, {most}"]
     more = f"; {outside} more outside the window" if outside else ""
-    return [f"errors: {failed} of {failed + len(sample.ended)} requests, {most}{more}"]
+    return [f"errors: {failed} of {plural(failed + len(sample.ended), 'request')}, {most}{more}"]
 
 
 def _token_flags(record: Record, outcome: Outcome, sample: Sample) -> list[str]:

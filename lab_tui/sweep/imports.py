@@ -39,6 +39,8 @@ from lab_tui.store.export import BETWEEN_FLAGS, NINE, PLAIN, RANKED, RANKS, rank
 from lab_tui.store.store import Store
 from lab_tui.sweep import summary
 from lab_tui.sweep.space import ARG, AXES, MAX_CELLS, axis_of
+from lab_tui.sweep.summary import RUNS
+from lab_tui.text import plural
 
 SETTINGS = NINE[:5]
 PLACE = ("instances", "parallel", "concurrency")  # what makes a cell whatever else varies
@@ -222,13 +224,24 @@ def _view(row: Row, index: int, cell: Cell) -> CellView:
         reason=reason,
         result=result,
         took_s=row.number("took_s"),
-        context={"imported": row.place},
+        context={"imported": row.place} | _runs(row),
     )
+
+
+def _runs(row: Row) -> dict[str, list[float]]:
+    """The tok/s of every run, of which our own exports have the figures together, for the context."""
+    try:
+        rates = [float(text) for text in row.fields.get("runs_tps", "").split()]
+    except ValueError:
+        rates = [math.nan]
+    if not all(0 <= rate < math.inf for rate in rates):
+        raise row.wrong("runs_tps", f"{row.fields['runs_tps']!r} is not numbers from 0 on")
+    return {RUNS: rates} if rates else {}
 
 
 def _why_zero(row: Row) -> str:
     errors = row.count("errors")
-    counted = "" if errors is None else f" with {errors} error{'' if errors == 1 else 's'}"
+    counted = "" if errors is None else f" with {plural(errors, 'error')}"
     return f"0 tok/s{counted} in the file, which llama-throughput-lab writes for a cell that failed"
 
 

@@ -16,6 +16,7 @@ from lab_tui.sweep.verdict import UNSTABLE
 from lab_tui.text import plural
 
 OVER = (SweepStatus.DONE, SweepStatus.FAILED, SweepStatus.ABORTED)
+RUNS = "runs_tps"  # in the context of an imported cell: the tok/s of its runs, where the file has them
 DRIFT_WORTH_SAYING = 0.01  # as a share of tok/s
 
 
@@ -157,7 +158,7 @@ def detail(sweep: StoredSweep, line: SweepView) -> SweepDetail:
 
 def _together(cell: CellView, found: Figures | None) -> CellView:
     if cell.result is None or not cell.repeats:
-        return cell
+        return msgspec.structs.replace(cell, runs_tps=tuple(cell.context.get(RUNS, ())))
     shown = found or figures(runs(cell), None)
     assert shown is not None  # it has runs
     result = msgspec.structs.replace(

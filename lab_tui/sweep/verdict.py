@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from lab_tui.model import Data, Measurement
 from lab_tui.sweep.deaths import DIED
+from lab_tui.text import plural
 
 FAILING = "failing"
 NO_MEMORY = "memory did not fit"
@@ -78,7 +79,7 @@ def failing(m: Measurement, c: Conditions) -> Reason:
     if m.errors <= ERROR_SHARE * total:
         return died
     kinds = ", ".join(f"{kind} {count}" for kind, count in m.errors_by_kind.items())
-    return (*died, f"{m.errors} failed and {m.requests} finished requests", kinds)
+    return (*died, f"{m.errors} failed and {plural(m.requests, 'finished request')}", kinds)
 
 
 def client_bound(m: Measurement, c: Conditions) -> Reason:
@@ -132,7 +133,7 @@ def slots_full(m: Measurement, c: Conditions) -> Reason:
     if c.slots_total is None or m.concurrency <= c.slots_total:
         return ()
     wait, life = m.ttft_ms.p50, m.e2e_ms.p50
-    more = f"{m.concurrency} streams for {c.slots_total} slots"
+    more = f"{plural(m.concurrency, 'stream')} for {plural(c.slots_total, 'slot')}"
     if wait is None or life is None:
         return (more, *_around(m, c))
     if wait < WAITING_SHARE * life:
@@ -157,13 +158,13 @@ def under_loaded(m: Measurement, c: Conditions) -> Reason:
         return (said, *_around(m, c))
     if m.concurrency >= c.slots_total:
         return ()
-    return (f"{m.concurrency} streams for {c.slots_total} slots", *_around(m, c))
+    return (f"{plural(m.concurrency, 'stream')} for {plural(c.slots_total, 'slot')}", *_around(m, c))
 
 
 def backlog(m: Measurement, c: Conditions) -> Reason:
     """Open loop: requests came due faster than the streams, that -c bounds, could take them up."""
     waiting = tuple(flag for flag in m.flags if flag.startswith("backlog"))
-    return (*waiting, f"{m.concurrency} streams at most") if waiting else ()
+    return (*waiting, f"{plural(m.concurrency, 'stream')} at most") if waiting else ()
 
 
 RULES: tuple[tuple[str, Rule], ...] = (

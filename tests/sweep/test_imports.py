@@ -24,7 +24,7 @@ from lab_tui.model import (
 from lab_tui.store.export import to_csv
 from lab_tui.store.store import Store, StoredSweep
 from lab_tui.sweep import imports, space, summary
-from tests.store.helpers import sweep_spec, viewed
+from tests.store.helpers import measurement, sweep_spec, viewed
 
 HEAD = "instances,parallel,batch,ubatch,concurrency,throughput_tps,total_tokens,elapsed_s,errors"
 # As llama-throughput-lab writes it: \r\n, one decimal, "default", and 0.0 for what failed.
@@ -84,7 +84,7 @@ def test_what_failed_is_no_zero() -> None:
     assert views[2].reason == (
         "0 tok/s with 1 error in the file, which llama-throughput-lab writes for a cell that failed"
     )
-    assert views[3].reason.startswith("0 tok/s with 1024 errors in the file")
+    assert views[3].reason.startswith("0 tok/s with 1,024 errors in the file")
     assert [view.index for view in views] == [0, 1, 2, 3]
     assert views[3].context == {"imported": "full_sweep.csv line 5"}
 
@@ -127,6 +127,17 @@ def test_arguments_of_llama_server_come_back_in_our_own_file() -> None:
     again, views = imports.read(file(exported(spec, list(viewed(spec, 100.0, 90.0))), "out.csv"))
     assert again.axes["arg:--temp"] == (0, "0.7")
     assert [view.cell.fleet.extra_args for view in views] == [("--temp", "0"), ("--temp", "0.7")]
+
+
+def test_the_runs_of_a_cell_come_back_in_our_own_file() -> None:
+    spec = sweep_spec(axes={"concurrency": (1, 2)})
+    first, second = viewed(spec, 100.0, 90.0)
+    first = msgspec.structs.replace(first, repeats=(measurement(104.0), measurement(96.0)))
+    text = exported(spec, [first, second])
+    again, views = imports.read(file(text, "out.csv"))
+    assert exported(again, list(views)) == text
+    with pytest.raises(LabError, match=r"column runs_tps: .* is not numbers from 0 on"):
+        imports.read(file(text.replace("104.0", "fast"), "out.csv"))
 
 
 def exported(spec: SweepSpec, cells: list[CellView]) -> str:
