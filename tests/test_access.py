@@ -12,6 +12,7 @@ from lab_tui import access, paths
 from lab_tui.cli import fleet as command
 from lab_tui.config import ServeSettings, Settings, fleet_spec
 from lab_tui.model import FleetSpec, LabError
+from lab_tui.serving import models
 from lab_tui.serving.llama_server import check_extra_args, check_spec
 from lab_tui.serving.llama_server import command as instance_command
 from lab_tui.serving.parts import LlamaServer
@@ -117,3 +118,13 @@ def test_instances_are_handed_the_file_and_a_key_on_the_command_line_is_refused(
         instance_command(
             LlamaServer(command=("x",), source="", version="", flags={}), but(api_key_file="/k"), 0
         )
+
+
+def test_a_name_that_is_not_unicode_is_said_before_it_is_sent(tmp_path: Path, tiny_model: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"m\xff.gguf")
+    os.link(tiny_model, odd)
+    assert models.find([tmp_path]) == []
+    with pytest.raises(LabError, match="is not UTF-8"):
+        models.check(odd)
+    with pytest.raises(LabError, match="model is not UTF-8"):
+        check_spec(FleetSpec(model=str(odd)))

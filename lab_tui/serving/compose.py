@@ -127,8 +127,12 @@ def _list(words: Sequence[str]) -> str:
 
 
 def _text(text: str) -> str:
-    """A string of YAML, which JSON's are too; compose itself replaces what begins with ``$``."""
-    return _dollars(json.dumps(text, ensure_ascii=False))
+    """A string of YAML, which JSON's are too; compose itself replaces what begins with ``$``.
+
+    What does not print is escaped, but beyond 16 bits, where JSON and YAML differ and YAML takes all.
+    """
+    written = json.dumps(text, ensure_ascii=False)
+    return _dollars("".join(c if c.isprintable() or c > "\uffff" else f"\\u{ord(c):04x}" for c in written))
 
 
 def _dollars(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import psutil
@@ -49,6 +50,9 @@ def check_spec(spec: FleetSpec) -> None:
     for name, value, low, high in ranges:
         if not low <= value <= high:
             raise LabError(f"{name} is {value}", f"give a number from {low} to {high}")
+    for name, text in (("model", spec.model), ("an argument", " ".join(spec.extra_args))):
+        if any(unicodedata.category(c) == "Cs" for c in text):  # bytes that are no UTF-8
+            raise LabError(f"{name} is not UTF-8: {text}", "rename it, or write it in UTF-8")
     if not spec.host:
         raise LabError("host is empty", "give 127.0.0.1, or 0.0.0.0 to be reached from other machines")
     access.check(spec)

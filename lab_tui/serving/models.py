@@ -153,6 +153,10 @@ def _parts(path: Path) -> list[Path]:
 def _checked(path: Path) -> Header:
     """The header of one file that is whole. Raises LabError."""
     try:
+        str(path).encode()  # what cannot be written into JSON cannot be asked for
+    except UnicodeEncodeError as error:
+        raise LabError(f"the name of model {path} is not UTF-8", "rename it") from error
+    try:
         info = path.stat()
         if stat.S_ISDIR(info.st_mode):
             raise LabError(f"model {path} is a folder", _inside(path))

@@ -117,6 +117,9 @@ def word(text: str) -> str:
     ``%`` is doubled; ``$`` is left to ``_program``.
     """
     escapes = {"\\": "\\\\", '"': '\\"', "%": "%%", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    escaped = "".join(escapes.get(letter, letter) for letter in text)
-    plain = text and not set(text) & set(" \t\r\n\"';\\")
+    escaped = "".join(
+        escapes.get(letter) or (letter if letter.isprintable() else f"\\U{ord(letter):08x}")
+        for letter in text
+    )
+    plain = text and text.isprintable() and not set(text) & set(" \"';\\")
     return escaped if plain else f'"{escaped}"'

@@ -128,7 +128,10 @@ def ports(spec: FleetSpec) -> range:
 
 
 async def test_the_script_serves_and_leaves_nothing(hard_path: Path, tmp_path: Path) -> None:
-    spec = tiny_spec(hard_path)
+    keys = hard_path.with_name("keys")
+    keys.write_text("key-0123456789abcdef\n")
+    keys.chmod(0o600)
+    spec = tiny_spec(hard_path, api_key_file=str(keys))
     async with running(await real(spec), tmp_path, LLAMA_ARG_PORT="1", LLAMA_API_KEY="secret") as run:
         assert run.process.stdout is not None
         await until(lambda: run.process.poll() is not None or listening([spec.front_port]), "the front")
@@ -137,7 +140,9 @@ async def test_the_script_serves_and_leaves_nothing(hard_path: Path, tmp_path: P
         for _ in range(2):
             async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
                 url = f"http://127.0.0.1:{spec.front_port}/completion"
-                answer = await http.post(url, json=completion(4))
+                assert (await http.post(url, json=completion(4))).status_code == 401
+                headers = {"X-Api-Key": "key-0123456789abcdef"}
+                answer = await http.post(url, json=completion(4), headers=headers)
             assert answer.json()["tokens_predicted"] == 4
             upstreams.add(answer.headers["X-Upstream"])
         assert upstreams == {f"127.0.0.1:{spec.base_port + index}" for index in range(2)}
@@ -267,8 +272,10 @@ def test_systemd_takes_the_units(
         program = str(server_script(hard_path.with_name("llama-server"), ""))
     recipe = msgspec.structs.replace(
         RECIPE,
-        spec=msgspec.structs.replace(SPEC, model=str(hard_path)),
-        server=msgspec.structs.replace(SERVER, command=(program,)),
+        spec=msgspec.structs.replace(SPEC, model=str(hard_path), api_key_file=str(hard_path)),
+        server=msgspec.structs.replace(
+            SERVER, command=(program,), flags=SERVER.flags | {"--api-key-file": "FNAME"}
+        ),
         nginx=msgspec.structs.replace(NGINX, command=(program,)),
     )
     folder = tmp_path / "units"

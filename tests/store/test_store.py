@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lab_tui.model import CellStatus, CellView, LabError, SweepStatus
+from lab_tui.model import CellStatus, CellView, FleetSpec, LabError, SweepStatus
 from lab_tui.store.store import SCHEMA_VERSION, Store
 
 from .helpers import cells_of, measurement, sweep_spec
@@ -41,6 +41,16 @@ async def reopened(file: Path) -> Store:
     store = Store(file)
     await store.call(store.open)
     return store
+
+
+async def test_names_are_data_not_sql(store: Store) -> None:
+    for name in ("'; DROP TABLE sweep; --", '"', "%_\\", "\x1b[2J\n\u202e", "'' OR 1=1"):
+        spec = sweep_spec(name=name, fleet=FleetSpec(model=f"/{name}.gguf", extra_args=(name,)))
+        sweep_id = await store.call(store.add, spec, cells_of(spec))
+        await store.call(store.set_status, sweep_id, SweepStatus.FAILED, 1.0, name)
+        found = await store.call(store.sweep, sweep_id)
+        assert (found.spec, found.reason) == (spec, name)
+    assert len(await store.call(store.sweeps)) == 5
 
 
 async def test_a_round_trip(store: Store, file: Path) -> None:
