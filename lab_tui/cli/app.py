@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lab_tui import __version__
-from lab_tui.cli import bench, engine, fleet, parts, queue, results, status, sweep, winner
+from lab_tui.cli import bench, engine, fleet, parts, queue, results, service, status, sweep, winner
 from lab_tui.cli.output import fail, put, run
 from lab_tui.model import LabError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (fleet, status, bench, sweep, queue, results, winner, parts, engine):
+for module in (fleet, status, bench, sweep, queue, results, winner, parts, engine, service):
     module.register(app)
 
 
