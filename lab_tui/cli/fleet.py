@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +25,9 @@ from lab_tui.model import (
     Snapshot,
 )
 from lab_tui.text import plural, printable
+
+if TYPE_CHECKING:
+    import psutil
 
 OVER = (InstanceState.READY, InstanceState.FAILED, InstanceState.STOPPED)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -208,9 +212,13 @@ async def _settle(client: EngineClient, indexes: range | tuple[int, ...]) -> Sna
     raise LabError("the engine stopped meanwhile", "see `lab-tui logs engine`")
 
 
-def down() -> None:
+def down(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what engines that died left, and no engine takes over.")
+    ] = False,
+) -> None:
     """Stop every instance and the front."""
-    run(_down())
+    run(_down_all() if everything else _down())
 
 
 async def _down() -> None:
@@ -223,12 +231,52 @@ async def _down() -> None:
                 return
             await ensure_engine()  # it takes over what a dead engine left, to stop it
             snapshot = await client.snapshot()
-        await client.down()
-        after = await client.snapshot()
+        await _take_down(client, snapshot)
+
+
+async def _take_down(client: EngineClient, snapshot: Snapshot) -> None:
+    await client.down()
+    after = await client.snapshot()
     count = sum(i.pid is not None for i in snapshot.instances)
     say(f"stopped {plural(count, 'instance')} and the front" if snapshot.instances else "nothing is running")
     if after.queue_paused and after.queue:
         say("the sweep queue is paused: `lab-tui queue resume` goes on")
+
+
+async def _down_all() -> None:
+    """The fleet of the engine, when one runs; then every process that this lab has started and that is
+    left. No engine is begun for it, and none may begin meanwhile.
+    """
+    from lab_tui.engine.daemon import sole
+    from lab_tui.serving import orphans
+
+    with contextlib.ExitStack() as stack:
+        async with EngineClient() as client:
+            try:
+                await _take_down(client, await client.snapshot())
+            except EngineGone:
+                runtime = paths.ensure_private(paths.runtime_dir())
+                stack.enter_context(sole(runtime))
+                (runtime / "fleet.json").unlink(missing_ok=True)
+        left = await left_over()
+        words = orphans.describe(left)
+        await asyncio.to_thread(orphans.end, left)
+    say(f"ended {words}" if left else "nothing else is left")
+
+
+async def left_over() -> list[psutil.Process]:
+    """Processes of this lab that no engine looks after."""
+    from lab_tui.serving import orphans
+
+    engine: int | None = None
+    cared_for: list[int] = []
+    async with EngineClient() as client:
+        with contextlib.suppress(EngineGone):
+            engine = (await client.info()).pid
+            snapshot = await client.snapshot()
+            pids = [snapshot.front.pid, *(view.pid for view in snapshot.instances)]
+            cared_for = [pid for pid in pids if pid is not None]
+    return await asyncio.to_thread(orphans.orphans, paths.runtime_dir(), paths.logs_dir(), engine, cared_for)
 
 
 def left_behind() -> bool:

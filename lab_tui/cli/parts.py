@@ -10,7 +10,7 @@ import typer
 
 from lab_tui import config, paths
 from lab_tui.cli.dry_run import room_here
-from lab_tui.cli.fleet import Json
+from lab_tui.cli.fleet import Json, left_over
 from lab_tui.cli.output import INTERRUPTED, count, gigabytes, number, put, put_json, run, say, table
 from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import FleetSpec, LabError, ModelFile, Part
@@ -46,7 +46,21 @@ async def _survey() -> list[Part]:
     served, model, engine = await asyncio.gather(
         survey(settings), asyncio.to_thread(_model, settings), _engine()
     )
-    return [*served, model, engine]
+    return [*served, model, engine, *await _orphans()]
+
+
+async def _orphans() -> list[Part]:
+    """What an engine that died has left running; nothing when there is nothing."""
+    from lab_tui.serving.orphans import describe
+
+    left = await left_over()
+    if not left:
+        return []
+    problem = f"{describe(left)} of an engine that died still run"
+    return [
+        Part(name="left behind", found=False, problem=problem, remedy="`lab-tui down --all` ends them; "
+             "an engine takes over those it finds in its records")
+    ]  # fmt: skip
 
 
 def _model(settings: config.Settings) -> Part:

@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -24,8 +25,11 @@ from lab_tui import __version__, config, paths
 from lab_tui.engine.api import run_server
 from lab_tui.engine.engine import Engine
 from lab_tui.model import LabError
+from lab_tui.serving import orphans
 from lab_tui.text import printable
 
+FORCE_S = 3.0  # after a second signal: then the process ends, whatever it waits for
+FORCED = 130
 LOG_BYTES = 4 * 1024 * 1024
 log = logging.getLogger("lab_tui.engine")
 
@@ -37,7 +41,8 @@ def main() -> int:
         runtime = paths.ensure_private(paths.runtime_dir())
         state = paths.ensure_writable(paths.state_dir(), "XDG_STATE_HOME")
         logs = paths.ensure_writable(paths.logs_dir(), "XDG_STATE_HOME")
-        lock = _lock(runtime / "engine.lock")
+        lock = sole(runtime)
+        orphans.mark(os.environ, runtime)
         _log_to(logs / "engine.log")
         _raise_file_limit()
         engine = Engine(settings, runtime=runtime, state=state, logs=logs)
@@ -54,7 +59,7 @@ async def _serve(engine: Engine) -> None:
     socket = paths.socket_path()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, engine.request_stop)
+        loop.add_signal_handler(number, _told, engine)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     await engine.start()
     try:
@@ -78,9 +83,21 @@ async def _serve(engine: Engine) -> None:
         raise
 
 
-def _lock(file: Path) -> TextIO:
+def _told(engine: Engine) -> None:
+    """The first signal asks for an orderly end, another one forces it: children are killed at once."""
+    if not engine.stop_requested.is_set():
+        engine.request_stop()
+        return
+    log.warning("told again: everything is killed")
+    engine.kill_children()
+    last = threading.Timer(FORCE_S, os._exit, (FORCED,))
+    last.daemon = True
+    last.start()
+
+
+def sole(runtime: Path) -> TextIO:
     """The lock that keeps engines single. Raises LabError while another one holds it."""
-    handle = file.open("a+")
+    handle = (runtime / "engine.lock").open("a+")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -102,6 +102,10 @@ class Engine:
         self.stop_requested.set()
         self._on_change()
 
+    def kill_children(self) -> None:
+        """Whoever waits for the end of the fleet need not wait any longer."""
+        self.fleet.kill()
+
     async def stop(self) -> None:
         """End the load, the queue and (unless it is to be kept) the fleet, then the store."""
         await tasks.end(self._sampler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -24,6 +25,7 @@ from lab_tui.serving.process import Process, ProcessRecord
 
 log = logging.getLogger(__name__)
 
+FRONT_RETRY_S = 1.0
 HEAR_S = 5.0  # how long an engine waits for instances that it takes over to answer
 
 
@@ -131,6 +133,12 @@ class Fleet:
         """Stop everything. Returns when no process of the fleet is left."""
         async with self._lock:
             await self._down()
+
+    def kill(self) -> None:
+        """Kill every process at once, for a stop that is to wait for nothing."""
+        for instance in self._instances:
+            instance.kill()
+        self.front.kill()
 
     async def start(self, index: int) -> None:
         """Start one instance."""
@@ -350,7 +358,9 @@ class Fleet:
 
     async def _keep_front(self) -> None:
         while True:
-            await self._front_due.wait()
+            with contextlib.suppress(TimeoutError):  # what went wrong is tried again
+                again_s = FRONT_RETRY_S if self._front_problem else None
+                await asyncio.wait_for(self._front_due.wait(), again_s)
             self._front_due.clear()
             await self._try_front()
 

@@ -123,6 +123,11 @@ class Front:
             self._dead_masters.clear()
             self._set(FrontState.STOPPED)
 
+    def kill(self) -> None:
+        """End its master at once; whoever stops it ends the workers."""
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL)
+
     async def detach(self) -> None:
         """Leave nginx running and forget it: the engine ends."""
         async with self._lock:

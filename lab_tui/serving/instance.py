@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -129,6 +130,11 @@ class Instance:
                 self._process = None
             self._started_at = None
             self._set(InstanceState.STOPPED)
+
+    def kill(self) -> None:
+        """End its process at once; whoever stops it notices."""
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL)
 
     async def detach(self) -> None:
         """Leave the process running and forget it: the engine ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,10 +10,13 @@ import stat
 import urllib.request
 from pathlib import Path
 
+import httpx
 import psutil
 
 from lab_tui import paths
 from tests.e2e.conftest import Lab, until
+
+LONG = {"prompt": "a", "n_predict": 2000, "ignore_eos": True, "stream": True}
 
 
 def test_one_engine_per_user(lab: Lab) -> None:
@@ -55,29 +59,44 @@ def test_a_socket_of_a_dead_engine_is_no_obstacle(lab: Lab) -> None:
 
 
 def test_a_fleet_outlives_its_engine_and_is_adopted(lab: Lab) -> None:
-    lab.run("up", "-i", "2", "-p", "1")
+    lab.run("up", "-i", "2", "-p", "1", "--ctx-per-slot", "8192")
     before = lab.status()
-    os.kill(lab.engine_pid(), signal.SIGKILL)
-    until(lambda: lab.status() is None, "the engine is dead")
-    assert urllib.request.urlopen(f"{lab.url}/health", timeout=30).status == 200
-    assert "may still serve" in lab.run("status").stderr
-    lab.run("results")  # any command that needs an engine starts one
+    with httpx.stream("POST", f"{lab.url}/completion", json=LONG, timeout=30) as stream:
+        lines = (line for line in stream.iter_lines() if line)
+        next(lines)
+        os.kill(lab.engine_pid(), signal.SIGKILL)
+        until(lambda: lab.status() is None, "the engine is dead")
+        assert urllib.request.urlopen(f"{lab.url}/health", timeout=30).status == 200
+        assert "may still serve" in lab.run("status").stderr
+        lab.run("results")  # any command that needs an engine starts one
+        *_, last = lines  # a client notices nothing of all this
+        assert json.loads(last.removeprefix("data: "))["tokens_predicted"] == LONG["n_predict"]
     after = lab.status()
     assert [i["pid"] for i in after["instances"]] == [i["pid"] for i in before["instances"]]
     assert [i["state"] for i in after["instances"]] == ["ready", "ready"]
     assert after["front"]["pid"] == before["front"]["pid"]
+    lab.run("doctor")  # what an engine looks after is nobody's orphan
     lab.run("engine", "stop", "--keep-fleet")
     assert urllib.request.urlopen(f"{lab.url}/health", timeout=30).status == 200
-    lab.run("down")  # takes it over to end it
-    lab.run("engine", "stop")
+    (paths.runtime_dir() / "fleet.json").unlink()  # so that no engine can take it over
+    os.kill(before["front"]["pid"], signal.SIGKILL)  # its worker serves on
+    doctor = lab.run("doctor", code=1).stdout
+    assert "2 llama-server (pid " in doctor and "nginx (pid " in doctor
+    assert "`lab-tui down --all` ends them" in doctor
+    assert "ended 2 llama-server" in lab.run("down", "--all").stderr
     assert lab.processes() == []
 
 
 def test_terminating_the_engine_stops_everything(lab: Lab) -> None:
     lab.run("up", "-i", "2", "-p", "1")
     engine = psutil.Process(lab.engine_pid())
+    instance = psutil.Process(lab.status()["instances"][0]["pid"])
+    instance.suspend()
     engine.terminate()
+    until(lambda: "engine stops" in (paths.logs_dir() / "engine.log").read_text(), "it stops")
+    engine.terminate()  # told again it waits for nothing
     until(lambda: lab.processes() == [], "everything has ended")
+    assert "everything is killed" in (paths.logs_dir() / "engine.log").read_text()
 
 
 def test_another_version_is_told_how_to_go_on(lab: Lab) -> None:

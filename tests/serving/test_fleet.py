@@ -331,6 +331,19 @@ async def test_killed_while_it_comes_back_is_one_more_try(
     assert fleet.views()[0].restarts == 2
 
 
+async def test_kill_ends_a_stop_that_waits(
+    fleet: Fleet, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance_module, "LADDER", StopLadder(first_wait_s=1000, second_wait_s=1000))
+    await up(fleet, tiny_spec(model, instances=1))
+    psutil.Process(pids(fleet)[0]).suspend()
+    stopping = asyncio.create_task(fleet.down())
+    await until(lambda: states(fleet) == [InstanceState.STOPPING])
+    fleet.kill()
+    await asyncio.wait_for(stopping, PATIENCE_S)
+    assert fleet.views() == ()
+
+
 async def test_stopped_in_backoff(fleet: Fleet, model: Path) -> None:
     await up(fleet, tiny_spec(model, instances=1))
     pid = pids(fleet)[0]
