@@ -106,8 +106,8 @@ class Instance:
         One that hangs is ended and begins anew.
         """
         async with self._lock:
-            if self.state == InstanceState.HUNG:
-                await self._end_task()
+            if self.state in (InstanceState.HUNG, InstanceState.FAILED):
+                await self._end_task()  # of a failed one it may still be closing its connection
             if self._task is not None and not self._task.done():
                 return
             if self._process is not None:  # it hangs, or a stop was given up half way
