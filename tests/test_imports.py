@@ -30,6 +30,18 @@ from lab_tui.engine.daemon import main
 assert main() == 0
 {LOADED}
 """
+INTERRUPT_AT_TYPER = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("lab_tui", run_name="__main__")
+"""
 
 
 def loaded(*command: str) -> set[str]:
@@ -45,6 +57,11 @@ def named(output: str) -> set[str]:
     last = output.splitlines()[-1].split()
     assert last[0] == "LOADED"
     return {module.partition(".")[0] for module in last[1:]}
+
+
+def test_ctrl_c_before_anything_has_begun_is_quiet() -> None:
+    run = subprocess.run([sys.executable, "-c", INTERRUPT_AT_TYPER], capture_output=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (130, b"", b"")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["sweep", "--help"]])
