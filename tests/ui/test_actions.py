@@ -366,6 +366,23 @@ async def test_quit_asks_only_when_something_runs() -> None:
         assert not shown.client.calls
 
 
+@pytest.mark.parametrize("size", [(200, 50), (80, 24), (60, 12), (40, 10), (30, 8)])
+@pytest.mark.parametrize("key", ["q", "X"])
+async def test_a_question_is_seen_at_every_size(size: tuple[int, int], key: str) -> None:
+    async with lab(FakeClient(snapshot(sweep=None, queue_paused=True)), size) as shown:
+        await shown.press(key)
+        dialog = await shown.on(QuitDialog if key == "q" else ConfirmDialog)
+        for button in dialog.query(Button):
+            region = button.region
+            assert button.size.width >= len(str(button.label)) and dialog.region.contains_region(region)
+            assert dialog.get_widget_at(region.x + 1, region.y)[0] is button
+        text = dialog.query_one(".text").region
+        assert dialog.region.contains_region(text.intersection(dialog.query_one(".words").region))
+        assert dialog.query_one(".words").size.height >= 2
+        await shown.press("escape")
+        await shown.on(OverviewScreen)
+
+
 async def test_quit_and_stop_everything() -> None:
     async with lab() as shown:
         await shown.press("q")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
@@ -15,10 +15,25 @@ from lab_tui.client import EngineClient
 from lab_tui.model import InstanceState, InstanceView, LabError, Snapshot
 from lab_tui.ui import format as fmt
 
+T = TypeVar("T")
 ASLEEP = (InstanceState.STOPPED, InstanceState.FAILED)
 
 
-class ConfirmDialog(ModalScreen[bool]):
+class Question(ModalScreen[T]):
+    """Words above, buttons below. However small the screen, the buttons are seen; the words scroll."""
+
+    # Few columns: the buttons stand below each other; few rows: no blank lines.
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (64, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]
+    BORDER = 2
+
+    def on_resize(self) -> None:
+        """What the buttons leave is for the words."""
+        rows = len(self.query(Button)) if self.size.width < 64 else 1
+        self.query_one(".words").styles.max_height = max(self.size.height - self.BORDER - rows, 1)
+
+
+class ConfirmDialog(Question[bool]):
     """Asks whether to go on; dismissed with True only on an explicit yes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -35,9 +50,10 @@ class ConfirmDialog(ModalScreen[bool]):
         """What will happen, the command that does it, and two buttons."""
         with Vertical(classes="dialog") as box:
             box.border_title = self._title.replace("[", r"\[")
-            yield Static(self._text, markup=False, classes="text")
-            if self._command:
-                yield Static(f"$ {self._command}", markup=False, classes="command")
+            with VerticalScroll(classes="words", can_focus=False):
+                yield Static(self._text, markup=False, classes="text")
+                if self._command:
+                    yield Static(f"$ {self._command}", markup=False, classes="command")
             with Horizontal(classes="buttons"):
                 yield Button("Cancel (n)", id="cancel", compact=True)
                 yield Button(f"{self._yes} (y)", id="yes", variant="error", compact=True)
@@ -55,7 +71,7 @@ class ConfirmDialog(ModalScreen[bool]):
         self.dismiss(yes)
 
 
-class QuitDialog(ModalScreen[None]):
+class QuitDialog(Question[None]):
     """Leaves the screen: detached, which is the default, or with everything stopped first."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -73,8 +89,9 @@ class QuitDialog(ModalScreen[None]):
         """What runs, and the three ways on."""
         with Vertical(classes="dialog") as box:
             box.border_title = "Leave"
-            yield Static(_at_work(self._snapshot), markup=False, classes="text")
-            yield Static("", markup=False, id="outcome")
+            with VerticalScroll(classes="words", can_focus=False):
+                yield Static(_at_work(self._snapshot), markup=False, classes="text")
+                yield Static("", markup=False, id="outcome")
             with Horizontal(classes="buttons"):
                 yield Button("Detach, all goes on (q)", id="detach", variant="primary", compact=True)
                 yield Button("Stop everything", id="stop", variant="error", compact=True)
@@ -106,6 +123,7 @@ class QuitDialog(ModalScreen[None]):
         outcome = self.query_one("#outcome", Static)
         for button in self.query(Button):
             button.disabled = button.id != "detach"
+        outcome.display = True
         outcome.update("… $ lab-tui engine stop")
         try:
             await self._client.stop_engine()
