@@ -19,6 +19,14 @@ PROCESS = (OVERVIEW, INSTANCE)
 MEASURE = (OVERVIEW, SWEEP)
 LISTS = (*MEASURE, FRONT)
 
+# How the help calls what belongs together; actions of other screens stand under the names of those.
+GROUPS = {
+    PROCESS: "The selected instance",
+    LAB: "Overview",
+    MEASURE: "Sweeps and curves",
+    EVERYWHERE: "Every screen",
+}
+
 
 class Action(NamedTuple):
     """One thing a user can do."""
@@ -60,7 +68,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("earlier", "left", "← →", "time", "Back through the last hour of the curves (→ on, esc now)", LAB),
     Action("later", "right", "→", "later", "", LAB),
     Action("copy", "y", "y", "copy", "Copy the selected line or command to the clipboard"),
-    Action("faster", "plus,equals_sign", "+ -", "tick", "Refresh more (+) or less (-) often"),
+    Action("faster", "plus,equals_sign", "+ -", "tick", "Refresh more or less often"),
     Action("slower", "minus", "-", "slower", ""),
     Action("freeze", "space", "space", "freeze", "Freeze the figures, and go on"),
     Action("mouse", "m", "m", "mouse", "Leave the mouse to the terminal, to select text, or take it again"),

@@ -19,20 +19,18 @@ class LabCommands(Provider):
 
     def _actions(self) -> Iterator[Action]:
         if isinstance(self.screen, LabScreen):
-            yield from (
-                action for action in here(self.screen.SCOPE) if action.help and action.name not in NOT_HERE
-            )
+            yield from (action for action in here(self.screen.SCOPE) if action.name not in NOT_HERE)
 
     async def discover(self) -> Hits:
         """Everything, before a word is typed."""
         for action in self._actions():
-            yield DiscoveryHit(_title(action), self._run(action), help=action.help)
+            yield DiscoveryHit(_title(action), self._run(action), help=action.help or f"key {action.shown}")
 
     async def search(self, query: str) -> Hits:
         """What matches the words."""
         matcher = self.matcher(query)
         for action in self._actions():
-            title = f"{_title(action)}: {action.help}"
+            title = f"{_title(action)}: {action.help}" if action.help else _title(action)
             score = matcher.match(title)
             if score > 0:
                 yield Hit(score, matcher.highlight(title), self._run(action), help=f"key {action.shown}")
