@@ -27,6 +27,7 @@ from lab_tui.model import (
     BenchSpec,
     Data,
     EngineInfo,
+    ExportSpec,
     Failure,
     FleetSpec,
     History,
@@ -155,6 +156,10 @@ class EngineClient:
     async def sweep_detail(self, sweep_id: int) -> SweepDetail:
         """One sweep with its cells."""
         return await self._call("GET", f"/sweeps/{sweep_id}", SweepDetail)
+
+    async def export(self, spec: ExportSpec) -> dict[str, str]:
+        """A sweep, or a fleet, as files by name; nothing is written."""
+        return await self._call("POST", "/export", dict[str, str], body=spec)
 
     async def queue(self, action: str) -> None:
         """``pause``, ``resume``, or ``skip`` the running cell."""

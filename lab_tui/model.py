@@ -594,6 +594,19 @@ class ResultsFile(Data, frozen=True, kw_only=True):
     text: str
 
 
+TABLE_FORMATS = ("csv", "json", "md")  # of a sweep with every cell
+FLEET_FORMATS = ("sh", "systemd", "compose", "nginx")  # of one fleet, to be started without lab-tui
+
+
+class ExportSpec(Data, frozen=True, kw_only=True):
+    """Files to make of a sweep: the table of its cells, or one fleet."""
+
+    format: str  # one of TABLE_FORMATS or FLEET_FORMATS
+    sweep: int
+    fleet: FleetSpec | None = None  # for FLEET_FORMATS
+    origin: str = ""  # where `fleet` comes from, a few words for the head of a file
+
+
 class BenchEvent(Data, frozen=True, kw_only=True):
     """One line of a running bench: ``view`` while it runs, then ``result`` or ``failure``."""
 

@@ -6,17 +6,18 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
-import msgspec
 import typer
 
+from lab_tui import findings
 from lab_tui.cli.fleet import Json
 from lab_tui.cli.output import duration, number, put, put_file, put_json, run, table, terminal_width
 from lab_tui.cli.status import best_text, sweep_line
 from lab_tui.cli.sweep import to_json
 from lab_tui.client import engine_session
-from lab_tui.model import CellView, LabError, Measurement, ResultsFile, SweepDetail, SweepView
+from lab_tui.findings import Pair
+from lab_tui.model import CellView, LabError, ResultsFile, SweepDetail, SweepView
 
 COLUMNS = {"instances": "INST", "parallel": "PAR", "concurrency": "CONC"}  # axes that every table has
 MOST_BYTES = 4 << 20  # of a CSV; the cells that a sweep may have are less
@@ -122,29 +123,7 @@ def best(sweep_id: Id, as_json: Json = False) -> None:
             put(f"tied  {best_text(tie)}")
 
 
-class Pair(NamedTuple):
-    """One cell measured in two sweeps."""
-
-    key: tuple[object, ...]
-    a: Measurement
-    b: Measurement
-
-    @property
-    def ratio(self) -> float | None:
-        """The second over the first."""
-        return self.b.throughput_tps / self.a.throughput_tps if self.a.throughput_tps else None
-
-    @property
-    def within(self) -> bool | None:
-        """Whether the two 95 % intervals meet, as for a tie; None without an interval."""
-        if self.a.throughput_ci95_tps is None or self.b.throughput_ci95_tps is None:
-            return None
-        apart = abs(self.b.throughput_tps - self.a.throughput_tps)
-        return apart <= self.a.throughput_ci95_tps + self.b.throughput_ci95_tps
-
-
 WITHIN = {True: "within ±", False: "beyond ±", None: "no interval"}
-PLACE = ("instances", "parallel", "concurrency")
 
 
 @results.command("compare")
@@ -152,13 +131,7 @@ def compare(first: Annotated[int, typer.Argument(metavar="A")],
             second: Annotated[int, typer.Argument(metavar="B")], as_json: Json = False) -> None:  # fmt: skip
     """The cells that two sweeps have in common, side by side, and whether they can be told apart."""
     a, b = run(_details(first, second))
-    names = [*PLACE, *(n for n in a.spec.axes | b.spec.axes if n not in PLACE and _varies(n, a, b))]
-    others = {_key(cell, names): cell.result for cell in b.cells if cell.result is not None}
-    pairs = [
-        Pair(key, cell.result, others[key])
-        for cell in a.cells
-        if cell.result is not None and (key := _key(cell, names)) in others
-    ]
+    names, pairs = findings.compare(a, b)
     if as_json:
         put_json([_pair(pair, names) for pair in pairs])
     elif not pairs:
@@ -174,33 +147,18 @@ async def _details(first: int, second: int) -> tuple[SweepDetail, SweepDetail]:
         return await client.sweep_detail(first), await client.sweep_detail(second)
 
 
-def _varies(name: str, a: SweepDetail, b: SweepDetail) -> bool:
-    """Whether an axis has more than one value in either sweep."""
-    return any(len(detail.spec.axes.get(name, ())) > 1 for detail in (a, b))
-
-
-def _key(cell: CellView, names: Sequence[str]) -> tuple[object, ...]:
-    """What makes it the same cell in another sweep: its value on each of these axes."""
-    settings = {
-        **msgspec.structs.asdict(cell.cell.fleet),
-        "concurrency": cell.cell.concurrency,
-        "output_tokens": cell.cell.workload.output_tokens,
-    }
-    return tuple(settings.get(name.replace("-", "_"), cell.cell.axes.get(name)) for name in names)
-
-
 def _pair(pair: Pair, names: Sequence[str]) -> dict[str, object]:
     return {
         **dict(zip(names, pair.key, strict=True)),
-        "throughput_tps": [pair.a.throughput_tps, pair.b.throughput_tps],
-        "throughput_ci95_tps": [pair.a.throughput_ci95_tps, pair.b.throughput_ci95_tps],
+        "throughput_tps": [pair.a.tps, pair.b.tps],
+        "throughput_ci95_tps": [pair.a.half_width, pair.b.half_width],
         "ratio": pair.ratio,
         "within": pair.within,
     }
 
 
 def _pair_line(pair: Pair) -> tuple[str, ...]:
-    figures = [number(value) for m in (pair.a, pair.b) for value in (m.throughput_tps, m.throughput_ci95_tps)]
+    figures = [number(value) for rate in (pair.a, pair.b) for value in rate]
     return (*map(str, pair.key), *figures, number(pair.ratio, 2), WITHIN[pair.within])
 
 
@@ -213,12 +171,12 @@ def export(
     ] = None,
 ) -> None:
     """A sweep as CSV (llama-throughput-lab's nine columns first), JSON or Markdown."""
-    from lab_tui.store.export import to_csv, to_markdown
+    from lab_tui.store.export import to_csv, to_json_text, to_markdown
 
     writers: dict[str, Callable[[SweepDetail], str]] = {
         "csv": to_csv,
         "md": to_markdown,
-        "json": lambda d: msgspec.json.format(msgspec.json.encode(to_json(d)), indent=2).decode() + "\n",
+        "json": to_json_text,
     }
     if format_ not in writers:
         raise LabError(f"there is no format {format_}", f"choose one of {', '.join(writers)}")

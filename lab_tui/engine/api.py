@@ -17,6 +17,7 @@ from lab_tui.model import (
     VERSION_HEADER,
     BenchEvent,
     BenchSpec,
+    ExportSpec,
     Failure,
     FleetSpec,
     LabError,
@@ -65,6 +66,7 @@ def application(engine: Engine) -> web.Application:
     post("/sweeps", _add_sweep)
     post("/sweeps/outline", _outline)
     post("/sweeps/import", _import)
+    post("/export", _export)
     post("/sweeps/{id}/remove", _remove)
     post("/sweeps/{id}/move", _move)
     post("/queue/{action}", _queue)
@@ -234,6 +236,10 @@ async def _outline(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 async def _import(engine: Engine, request: web.Request) -> web.StreamResponse:
     return _answer(await engine.import_results(await _body(request, ResultsFile)))
+
+
+async def _export(engine: Engine, request: web.Request) -> web.StreamResponse:
+    return _answer(await engine.export(await _body(request, ExportSpec)))
 
 
 async def _remove(engine: Engine, request: web.Request) -> web.StreamResponse:

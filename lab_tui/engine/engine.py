@@ -12,14 +12,17 @@ import msgspec
 
 from lab_tui import __version__, paths, tasks
 from lab_tui.config import Settings, fleet_spec
+from lab_tui.engine import exports
 from lab_tui.engine.last import LastFleet
 from lab_tui.engine.logs import follow as follow_lines
 from lab_tui.engine.logs import log_file
 from lab_tui.load.plan import LoadPlan
 from lab_tui.model import (
+    TABLE_FORMATS,
     BenchEvent,
     BenchSpec,
     EngineInfo,
+    ExportSpec,
     FleetSpec,
     FrontState,
     InstanceView,
@@ -242,6 +245,14 @@ class Engine:
     async def import_results(self, file: ResultsFile) -> SweepView:
         """Keep a CSV of results as a finished sweep. Raises LabError naming what is wrong with it."""
         return await imports.keep(self._store, file)
+
+    async def export(self, asked: ExportSpec) -> dict[str, str]:
+        """A sweep, or a fleet of it, as files by name. Raises LabError naming what stands in the way."""
+        if asked.format in TABLE_FORMATS:
+            detail = await self.queue.detail(asked.sweep)
+            return await asyncio.to_thread(exports.table, detail, asked.format)
+        gpus, timeout_s = self._poller.latest.gpus, self.settings.serve.ready_timeout_s
+        return await exports.fleet_files(asked, self.fleet, gpus, timeout_s)
 
     def bench_plan(self, spec: BenchSpec) -> LoadPlan:
         """The plan of a bench. Raises LabError when there is nothing to load, or something runs."""

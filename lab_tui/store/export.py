@@ -110,6 +110,11 @@ def to_json(detail: SweepDetail) -> dict[str, Any]:
     }
 
 
+def to_json_text(detail: SweepDetail) -> str:
+    """The same as a document."""
+    return msgspec.json.format(msgspec.json.encode(to_json(detail)), indent=2).decode() + "\n"
+
+
 MARKDOWN = ("instances", "parallel", "concurrency", "throughput_tps", "throughput_ci95_tps", "ttft_p95_ms",
             "per_stream_p50_tps", "verdict", "status", "reason")  # fmt: skip
 

@@ -139,7 +139,7 @@ def test_files_of_others_and_what_is_refused(lab: Lab) -> None:
         (("apply", "1", "--cell", "0", "-m", lab.model), "sweep 1 has no cell 0: it has 1 to 3"),
         (("export", "1", "--format", "nginx"), "name it with -m MODEL"),
         ((*export, "sh", "-o", "kept.sh"), "kept.sh exists: --force overwrites it"),
-        ((*export, "systemd", "-o", "kept.sh"), "kept.sh is a file: -o names a folder"),
+        ((*export, "systemd", "-o", "kept.sh"), "kept.sh is a file: name a folder"),
         ((*export, "sh", "-o", "/nowhere/x"), "cannot write /nowhere/x (No such file or directory)"),
     )
     for command, line in refused:
