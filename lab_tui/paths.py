@@ -45,6 +45,11 @@ def logs_dir() -> Path:
     return state_dir() / "logs"
 
 
+def copied_file() -> Path:
+    """What was copied last, for terminals whose clipboard cannot be reached."""
+    return state_dir() / "copied.txt"
+
+
 def runtime_dir() -> Path:
     """The socket, the lock and nginx's working folder: one per user, gone after a reboot."""
     base = os.environ.get("XDG_RUNTIME_DIR")

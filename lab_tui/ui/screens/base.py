@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import ComposeResult
@@ -14,7 +15,9 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
+from lab_tui import paths
 from lab_tui.model import LabError, Snapshot
+from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import BY_NAME, OVERVIEW, Action, bindings, here
 from lab_tui.ui.link import Link
 from lab_tui.ui.widgets.footer import FooterKeys, StatusLine
@@ -196,6 +199,23 @@ class LabScreen(Screen[None], inherit_bindings=False):
             self.notify(str(error), severity="error", markup=False, timeout=8)
         else:
             self.status.done(command, time.monotonic() - began)
+
+    def copy(self, text: str, what: str = "") -> None:
+        """Put ``text`` on the clipboard, and into a file: no terminal says whether it took it (OSC 52)."""
+        self.app.copy_to_clipboard(text)
+        file = paths.copied_file()
+        try:
+            paths.ensure_writable(file.parent, "XDG_STATE_HOME")
+            file.touch(mode=0o600)
+            file.write_text(f"{text}\n")
+        except (LabError, OSError) as error:
+            self.status.failed("", f"sent to the clipboard, but not kept in {file}: {error}")
+            return
+        home = str(Path.home())
+        place = str(file).replace(home, "~", 1) if str(file).startswith(f"{home}/") else str(file)
+        said = what or text.splitlines()[0]
+        room = max(self.size.width - len(place) - 25, 8)
+        self.status.say(f"copied: {fmt.clip(said, room)} (also in {place})")
 
     # -- panes and zoom
 

@@ -154,8 +154,7 @@ class InstanceScreen(FleetCommands):
         log = self.focused_pane().number == 4
         text = "\n".join(self.log_tail.lines[-200:]) if log else shlex.join(view.command) if view else ""
         if text:
-            self.app.copy_to_clipboard(text)
-            self.status.say("copied the log" if log else f"copied: {text}")
+            self.copy(text, "the log" if log else "")
         else:
             self.status.say("nothing to copy here")
 

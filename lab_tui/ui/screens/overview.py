@@ -287,8 +287,7 @@ class OverviewScreen(QueueCommands):
         """Copy what stands for the selected thing: a command line, a reason, an address."""
         text = self._to_copy()
         if text:
-            self.app.copy_to_clipboard(text)
-            self.status.say(f"copied: {fmt.clip(text, max(self.size.width - 12, 10))}")
+            self.copy(text)
         else:
             self.status.say("nothing to copy here")
 
