@@ -13,17 +13,24 @@ from textual.binding import Binding
 from textual.style import Style
 
 OVERVIEW, INSTANCE, SWEEP, FRONT = "overview", "instance", "sweep", "front"
-EVERYWHERE = (OVERVIEW, INSTANCE, SWEEP, FRONT)
+RESULTS, CELL, COMPARE = "results", "cell", "compare"
+EVERYWHERE = (OVERVIEW, INSTANCE, SWEEP, FRONT, RESULTS, CELL, COMPARE)
 LAB = (OVERVIEW,)
 PROCESS = (OVERVIEW, INSTANCE)
 MEASURE = (OVERVIEW, SWEEP)
-LISTS = (*MEASURE, FRONT)
+LISTS = (*MEASURE, FRONT, RESULTS)
+WINNER = (SWEEP, RESULTS, CELL)
+TABLE = (OVERVIEW, SWEEP, RESULTS, COMPARE)
+BACKWARDS = (SWEEP, RESULTS, COMPARE)
+MARK = (SWEEP, RESULTS)
+SEARCH = (*MEASURE, RESULTS)
 
 # How the help calls what belongs together; actions of other screens stand under the names of those.
 GROUPS = {
     PROCESS: "The selected instance",
     LAB: "Overview",
     MEASURE: "Sweeps and curves",
+    WINNER: "What was found",
     EVERYWHERE: "Every screen",
 }
 
@@ -51,17 +58,23 @@ ACTIONS: tuple[Action, ...] = (
     Action("start_all", "S", "S", "start all", "Start every instance and the front", LAB),
     Action("stop_all", "X", "X", "stop all", "Stop every instance and the front", LAB),
     Action("up", "u", "u", "fleet", "Choose a model and start a fleet", LAB),
-    Action("new_sweep", "n", "n", "new sweep", "Start a new sweep", MEASURE),
+    Action("new_sweep", "n", "n", "new sweep", "Start a new sweep", SEARCH),
     Action("pause", "p", "p", "pause", "Pause or resume the sweep queue", MEASURE),
     Action("skip", "greater_than_sign", ">", "skip cell", "Skip the cell that is measured now", MEASURE),
     Action("abort", "a", "a", "abort", "Abort the selected sweep, or take it out of the queue", MEASURE),
     Action("sooner", "less_than_sign", "<", "sooner", "Put the selected waiting sweep next", LAB),
-    Action("open", "enter", "enter", "open", "Open the selected instance or sweep", LISTS),
+    Action("open", "enter", "enter", "open", "Open the selected instance, sweep or cell", LISTS),
+    Action("apply", "A", "A", "apply", "Make the fleet that of the selected cell, or of the best", WINNER),
+    Action("export", "E", "E", "export", "Write it to a file: script, units, containers, table", WINNER),
+    Action("measure_again", "M", "M", "re-measure", "Measure the selected cell again, alone", WINNER),
+    Action("compare", "c", "c", "compare", "Mark a sweep; on another one, compare both", MARK),
+    Action("results", "b", "b", "results", "Browse every sweep that was ever kept", MEASURE),
     Action("front", "F", "F", "front", "The front in full: connections, requests, errors", PROCESS),
     Action("logs", "l", "l", "logs", "The log of the selected instance on the whole screen", LAB),
     Action("zoom", "z", "z", "zoom", "Give the focused pane the whole screen, and back"),
     Action("filter", "slash", "/", "filter", "Show only lines that contain a text"),
-    Action("sort", "o", "o", "sort", "Sort the instances: number, state, tok/s, queue, memory", LAB),
+    Action("sort", "o", "o", "sort", "Sort by the next column", TABLE),
+    Action("sort_back", "O", "O", "sort back", "Turn the order round", BACKWARDS),
     Action("log_previous", "left_square_bracket", "[ ]", "log", "Another log: instances, nginx, engine", LAB),
     Action("log_next", "right_square_bracket", "]", "next log", "", LAB),
     Action("span", "t", "t", "turn", "Other time span of the curves; other chart of a sweep", MEASURE),
@@ -99,6 +112,8 @@ CHANGES = frozenset(
         "pause",
         "skip",
         "abort",
+        "apply",
+        "measure_again",
         "sooner",
         "engine",
     }

@@ -63,6 +63,7 @@ class LabApp(App[int]):
         self.mouse = settings.ui.mouse
         self.ascii = not speaks_utf8(os.environ) if settings.ui.ascii is None else settings.ui.ascii
         self.terminal: Terminal | None = None  # none in tests that have no terminal
+        self.marked: int | None = None  # the sweep to hold another one against
         self.arrived = time.monotonic()  # when the shown snapshot came
         self.latest: Snapshot | None = None  # what came last, shown or not
         self.register_theme(theme.SAFE)

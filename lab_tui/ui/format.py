@@ -22,6 +22,15 @@ def rate(value: float | None) -> str:
     return f"{value:.1f}" if value >= 9.995 or value == 0 else f"{value:.2f}"
 
 
+def short(value: float) -> str:
+    """A figure on an axis, in few characters: ``0``, ``2.5``, ``6,500``, ``12.5k``, ``1.2M``."""
+    if value >= 1_000_000:
+        return f"{value / 1_000_000:.4g}M"
+    if value >= 10_000:
+        return f"{value / 1_000:.4g}k"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
 def count(value: int | None) -> str:
     """A whole number with thousands separated."""
     return UNKNOWN if value is None else f"{value:,}"

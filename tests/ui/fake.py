@@ -18,6 +18,7 @@ from lab_tui.model import (
     CellView,
     ClientCost,
     EngineInfo,
+    ExportSpec,
     FleetSpec,
     FrontState,
     FrontTraffic,
@@ -418,7 +419,12 @@ class FakeClient(EngineClient):
         return self.finished
 
     async def sweep_detail(self, sweep_id: int) -> SweepDetail:
-        return sweep_detail(next((v for v in self.state.queue if v.id == sweep_id), sweep_view(sweep_id)))
+        known = (*self.state.queue, *self.finished)
+        return sweep_detail(next((v for v in known if v.id == sweep_id), sweep_view(sweep_id)))
+
+    async def export(self, spec: ExportSpec) -> dict[str, str]:
+        self._answer("export", spec)
+        return {f"it.{spec.format}": "#!/bin/sh\n" if spec.format == "sh" else f"{spec.format}\n"}
 
     async def queue(self, action: str) -> None:
         self._answer("queue", action)

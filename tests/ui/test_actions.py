@@ -14,7 +14,7 @@ from lab_tui.ui.screens.help import Card, HelpScreen
 from lab_tui.ui.screens.instance import InstanceScreen
 from lab_tui.ui.screens.new_sweep import NewSweepForm
 from lab_tui.ui.screens.overview import OverviewScreen
-from lab_tui.ui.screens.sweep import CellScreen, SweepScreen
+from lab_tui.ui.screens.sweep import SweepScreen
 from lab_tui.ui.screens.up import UpForm
 from lab_tui.ui.widgets.header import HeaderLine
 from lab_tui.ui.widgets.pane import Pane
@@ -214,26 +214,6 @@ async def test_the_front_in_full(size: tuple[int, int]) -> None:
         await shown.press("2", "down", "enter")
         assert (await shown.on(InstanceScreen)).index == 1
         await shown.press("escape", "escape")
-        await shown.on(OverviewScreen)
-
-
-async def test_open_a_sweep_and_a_cell() -> None:
-    async with lab(size=(120, 40)) as shown:
-        await shown.press("4", "enter")
-        screen = await shown.on(SweepScreen)
-        await until(lambda: screen.table.row_count == 24)
-        await until(lambda: any("776.0" in line for line in screen.heat.plain))
-        await shown.press("enter")
-        await shown.on(CellScreen)
-        await shown.press("escape")
-        await shown.on(SweepScreen)
-        await shown.press("slash", *"c=64", "enter")
-        await until(lambda: screen.table.row_count == 6)
-        await shown.press("escape")
-        await until(lambda: screen.table.row_count == 24)
-        await shown.press("y", "1", "2", "t")
-        await until(lambda: str(screen.plot.render()).startswith(" tok/s of one stream"))
-        await shown.press("z", "z", "escape")
         await shown.on(OverviewScreen)
 
 

@@ -94,3 +94,10 @@ def test_cutting_keeps_both_ends() -> None:
     assert fmt.clip("abc", 0) == ""
     assert fmt.model_name("/m/Qwen.Q4.GGUF") == "Qwen.Q4"
     assert (fmt.plural(1, "stream"), fmt.plural(1024, "stream")) == ("1 stream", "1,024 streams")
+
+
+def test_figures_of_an_axis() -> None:
+    values = (0, 0.5, 2.5, 20, 6500, 12_500, 100_000, 1_200_000)
+    assert [fmt.short(value) for value in values] == [
+        "0", "0.5", "2.5", "20", "6,500", "12.5k", "100k", "1.2M"
+    ]  # fmt: skip

@@ -9,14 +9,17 @@ from lab_tui.model import History, LabError
 from lab_tui.ui import theme
 from lab_tui.ui.actions import ACTIONS, BY_NAME, CHANGES, EVERYWHERE
 from lab_tui.ui.app import LabApp
+from lab_tui.ui.screens.cell import CellScreen
+from lab_tui.ui.screens.compare import CompareScreen
 from lab_tui.ui.screens.front import FrontScreen
 from lab_tui.ui.screens.instance import InstanceScreen
 from lab_tui.ui.screens.overview import OverviewScreen
+from lab_tui.ui.screens.results import ResultsScreen
 from lab_tui.ui.screens.sweep import SweepScreen
 from lab_tui.ui.series import Series
 from lab_tui.ui.widgets.bars import big, gauge, nice_top, spark
 from lab_tui.ui.widgets.pane import share_out
-from lab_tui.ui.widgets.plot import Chart, Curve, draw
+from lab_tui.ui.widgets.plot import Chart, Curve, draw, ticks
 from tests.ui.fake import FakeClient, history, snapshot
 
 
@@ -85,11 +88,9 @@ def test_share_out() -> None:
 
 def test_every_action_can_be_carried_out() -> None:
     screens = {
-        "overview": OverviewScreen,
-        "instance": InstanceScreen,
-        "sweep": SweepScreen,
-        "front": FrontScreen,
-    }
+        "overview": OverviewScreen, "instance": InstanceScreen, "sweep": SweepScreen, "front": FrontScreen,
+        "results": ResultsScreen, "cell": CellScreen, "compare": CompareScreen,
+    }  # fmt: skip
     for action in ACTIONS:
         method = f"act_{action.name.partition('.')[0]}"
         for scope in action.scopes:
@@ -125,9 +126,20 @@ def test_theme_of_plain_terminals() -> None:
 )
 def test_plots_survive_poor_data(size: tuple[int, int], points: tuple[tuple[float, float], ...]) -> None:
     """plotext ends the whole process on some of these, so none may reach it."""
-    text = draw(Chart("t", (Curve("1×1", points), Curve("2×2", ((1.0, 5.0), (1024.0, 1e9))))), *size)
-    rows = text.split(allow_blank=True)
-    assert len(rows) <= max(size[1], 1)
+    for doubling in (True, False):
+        curves = (Curve("1×1", points), Curve("2×2", ((1.0, 5.0), (1024.0, 1e9))))
+        chart = Chart("t", (*curves, Curve("others", points, joined=False)), doubling)
+        rows = draw(chart, *size).split(allow_blank=True)
+        assert len(rows) <= max(size[1], 1)
+
+
+def test_axes_of_plots_are_round() -> None:
+    assert ticks(6930, 4) == [0, 2000, 4000, 6000]
+    assert ticks(6930, 2) == [0, 5000]
+    assert ticks(1, 0) == [0, 1]
+    text = draw(Chart("t", (Curve("1×1", ((1.0, 6500.0), (1024.0, 12.0))),)), 60, 14).plain
+    assert "6,000┤" in text
+    assert "1,024" in text
 
 
 def test_a_theme_that_does_not_exist_is_named() -> None:

@@ -162,6 +162,12 @@ class QueueCommands(FleetCommands):
 
         self.app.push_screen(SweepScreen(view.id))
 
+    def act_results(self) -> None:
+        """Every sweep that was ever kept."""
+        from lab_tui.ui.screens.results import ResultsScreen
+
+        self.app.push_screen(ResultsScreen())
+
     def act_new_sweep(self) -> None:
         """Ask what to sweep and queue it."""
         from lab_tui.ui.screens.new_sweep import NewSweepForm

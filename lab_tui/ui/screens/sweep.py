@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
-from rich.text import Text
 from textual import work
-from textual.app import ComposeResult
-from textual.binding import BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widget import Widget
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from lab_tui.model import CellView, LabError, Snapshot, SweepDetail, SweepView
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import SWEEP, Action
-from lab_tui.ui.panes import queue, results
-from lab_tui.ui.screens.commands import QueueCommands
-from lab_tui.ui.widgets.lines import LineList
+from lab_tui.ui.panes import course, heat, results
+from lab_tui.ui.panes.queue import FINAL
+from lab_tui.ui.screens.winner import Target, WinnerCommands
+from lab_tui.ui.widgets.heat import HeatMap
 from lab_tui.ui.widgets.pane import Pane, set_height
 from lab_tui.ui.widgets.plot import CurvePlot
+from lab_tui.ui.widgets.table import Row, SortTable
 
 NEVER = object()
+LEAST_PICTURE = 10  # rows of the upper panes
+ROOMY = 110  # columns from which the footer has room for what matters less
 
 
 def _progress(view: SweepView | None) -> object:
@@ -34,7 +33,7 @@ def _progress(view: SweepView | None) -> object:
     return (view.status, view.cells_measured, view.cells_failed, view.cells_skipped, view.now, view.best)
 
 
-class SweepScreen(QueueCommands):
+class SweepScreen(WinnerCommands):
     """Three panes, refilled whenever the engine says that the sweep moved."""
 
     SCOPE = SWEEP
@@ -44,38 +43,35 @@ class SweepScreen(QueueCommands):
         super().__init__()
         self.sweep_id = sweep_id
         self.detail: SweepDetail | None = None
-        self.heat = LineList(id="heat")
+        self.heat = HeatMap(id="heat")
         self.plot = CurvePlot(id="curves")
-        self.table: DataTable[Text] = DataTable(id="cells", cursor_type="row", zebra_stripes=False)
+        self.table = SortTable(results.COLUMNS, results.FALLING, id="cells")
         self.head = Static("", id="summary")
+        self.told = Static("", id="told")  # what is selected, in a line
         self._seen: object = NEVER  # how far the sweep was when `detail` was asked for
         self._loading = False
-        self._rows: dict[str, tuple[Text, ...]] = {}  # what the table shows
-        self._made: dict[int, tuple[CellView, tuple[Text, ...]]] = {}
-        self._title = Content()
+        self._made: dict[int, tuple[CellView, Row]] = {}
+        self._lines: dict[Static, Content] = {}  # what the two lines show
 
     def compose_panes(self) -> Iterator[Widget]:
-        """Summary, then heat map beside curves, then the cells."""
+        """Summary, then heat map beside curves, then what is selected, then the cells."""
         yield self.head
         with Horizontal(classes="row"):
             yield Pane(1, "Heat map", self.heat)
             yield Pane(2, "Curves", self.plot)
+        yield self.told
         last = Pane(3, "Cells", self.table)
         last.add_class("-last")
         yield last
 
-    def on_mount(self) -> None:
-        """The table's columns are there before any row."""
-        super().on_mount()
-        for name in results.COLUMNS:
-            self.table.add_column(name, key=name)
-
     # -- drawing
 
     def layout_panes(self, snapshot: Snapshot) -> None:
-        """The upper half is for pictures; alone, a pane takes it all."""
+        """Pictures above, as high as the heat map, half of the screen at most; alone, a pane takes it all."""
         row, last = self.query_one(".row"), self.panes()[2]
-        set_height(row, "1fr" if self.solo else "48%")
+        rows = min(max(len(self.heat.plain) + 2, LEAST_PICTURE), self.size.height // 2)
+        roomy = max(rows, self.size.height * 2 // 5)
+        set_height(row, "1fr" if self.solo else str(roomy))
         set_height(last, "1fr")
 
     def draw(self, snapshot: Snapshot) -> None:
@@ -87,16 +83,26 @@ class SweepScreen(QueueCommands):
         self._show_head()
 
     def _show_head(self) -> None:
-        """The line of the queue, for this sweep."""
-        view = self.selected_sweep()
-        line = queue.line(view, self.size.width) if view is not None else self._title
-        if not line.is_same(self._title):
-            self._title = line
-            self.head.update(line, layout=False)
+        """How far the sweep is, and what it does now."""
+        view, snapshot = self.selected_sweep(), self.lab.snapshot
+        if view is None or snapshot is None:
+            return
+        load = snapshot.load if snapshot.sweep is not None and snapshot.sweep.id == view.id else None
+        held = snapshot.queue_paused and view.status not in FINAL
+        one, two = course.lines(view, load, held, self.size.width)
+        self._line(self.head, Content("\n").join((one, two)))
+
+    def _line(self, where: Static, line: Content) -> None:
+        """Show a line when it is another one."""
+        shown = self._lines.get(where)
+        if shown is None or not line.is_same(shown):
+            self._lines[where] = line
+            where.update(line, layout=False)
 
     @work(group="detail")
     async def _load(self) -> None:
         """Ask again for as long as the sweep moves on meanwhile."""
+        first = self.detail is None
         try:
             self._seen = _progress(self.selected_sweep())
             self.detail = await self.lab.client.sweep_detail(self.sweep_id)
@@ -108,46 +114,40 @@ class SweepScreen(QueueCommands):
         finally:
             self._loading = False
         self._fill(self.detail)
+        if first and self.detail.view.best is not None:
+            self._point(self.detail.cells[self.detail.view.best.cell - 1])
+
+    def _point(self, cell: CellView) -> None:
+        """Put both cursors on a cell."""
+        self.heat.point(cell)
+        self.table.select(str(cell.index + 1))
 
     def _fill(self, detail: SweepDetail) -> None:
-        self.heat.show(results.heat_map(detail, self.heat.size.width))
-        self.plot.show(results.curves(detail))
-        self._fill_table(detail)
-        one, two, three = self.panes()
-        down, across = results.heat_axes(detail)
-        one.title(f"{down} × {across}" if across else down)
-        two.title("" if self.plot.both else "(t: the other one)")
-        needle = self.filters.get(3)
-        three.title(f"({len(detail.cells)}){f' /{needle}' if needle else ''}")
+        self.heat.load(detail)
+        self.plot.show(results.charts(detail))
+        self.table.fill((self._row(view) for view in detail.cells), self.filters.get(3, ""))
+        self._show_titles()
         self._show_head()
+        self._tell()
 
-    def _fill_table(self, detail: SweepDetail) -> None:
-        """Touch only cells whose text is another: each one costs a repaint of the table."""
-        needle = self.filters.get(3, "").lower()
-        wanted: dict[str, tuple[Text, ...]] = {}
-        for view in detail.cells:
-            row = self._row(view)
-            if not needle or needle in " ".join(cell.plain for cell in row).lower():
-                wanted[str(view.index)] = row
-        if list(wanted)[: len(self._rows)] != list(self._rows):
-            self.table.clear()
-            self._rows = {}
-        for key, row in wanted.items():
-            shown = self._rows.get(key)
-            if shown is None:
-                self.table.add_row(*row, key=key)
-            elif shown is not row:
-                for name, cell, old in zip(results.COLUMNS, row, shown, strict=True):
-                    if cell != old:
-                        self.table.update_cell(key, name, cell, update_width=True)
-            self._rows[key] = row
+    def _show_titles(self) -> None:
+        _, two, three = self.panes()
+        two.title(self.plot.hint)
+        three.title(self.table.title)
 
-    def _row(self, view: CellView) -> tuple[Text, ...]:
+    def _row(self, view: CellView) -> Row:
         """The row of a cell, made anew only when the cell is another."""
         known = self._made.get(view.index)
         if known is None or known[0] != view:
             known = self._made[view.index] = (view, results.table_row(view))
         return known[1]
+
+    def _tell(self) -> None:
+        """The selected cell in a line."""
+        square = self.heat.square if self._on_map else None
+        view = self.selected_cell()
+        if view is not None:
+            self._line(self.told, heat.told(view, square.cells if square is not None else ()))
 
     def set_filter(self, number: int, needle: str) -> None:
         """Only the table can be filtered."""
@@ -155,12 +155,11 @@ class SweepScreen(QueueCommands):
         if self.detail is not None:
             self._fill(self.detail)
 
-    def on_line_list_resized(self) -> None:
-        """The heat map is as wide as its pane."""
-        if self.detail is not None:
-            self.call_after_refresh(self._fill, self.detail)
-
     # -- what is selected
+
+    @property
+    def _on_map(self) -> bool:
+        return self.focused_pane().number == 1
 
     def selected_sweep(self) -> SweepView | None:
         """The sweep of this screen as the queue tells it, else as it was last read."""
@@ -171,19 +170,27 @@ class SweepScreen(QueueCommands):
         return self.detail.view if self.detail is not None else None
 
     def selected_cell(self) -> CellView | None:
-        """The cell under the cursor of the table."""
-        if self.detail is None or not self.table.row_count:
+        """The cell that stands for the square under the cursor, else the one of the row."""
+        if self.detail is None:
             return None
-        key = self.table.coordinate_to_cell_key(self.table.cursor_coordinate).row_key.value
-        return next((view for view in self.detail.cells if str(view.index) == key), None)
+        if self._on_map:
+            square = self.heat.square
+            return square.shown if square is not None else None
+        key = self.table.selected
+        return self.detail.cells[int(key) - 1] if key is not None else None
+
+    def target(self) -> Target | None:
+        """The selected cell; without one, the sweep."""
+        view = self.selected_cell()
+        return Target(self.sweep_id, None if view is None else view.index + 1)
 
     def footer_label(self, action: Action) -> str:
-        """Only what can be done with this sweep now."""
-        snapshot = self.lab.snapshot
+        """Only what can be done with this sweep now, what matters most first."""
+        snapshot, view = self.lab.snapshot, self.selected_cell()
         waiting = snapshot is not None and any(view.id == self.sweep_id for view in snapshot.queue)
         match action.name:
             case "skip" | "abort":
-                return action.label if waiting else ""
+                return action.label.removesuffix(" cell") if waiting else ""
             case "pause":
                 paused = snapshot is not None and snapshot.queue_paused
                 return ("resume" if paused else action.label) if waiting else ""
@@ -191,8 +198,14 @@ class SweepScreen(QueueCommands):
                 return "cell"
             case "zoom":
                 return "unzoom" if self.zoomed else action.label
-            case "new_sweep" | "filter" | "copy" | "back" | "quit" | "help":
+            case "apply":
+                return action.label if view is not None and view.result is not None and not waiting else ""
+            case "export" | "filter" | "back" | "quit" | "help":
                 return action.label
+            case "measure_again" | "copy" | "compare" | "sort" | "span":
+                return action.label
+            case "new_sweep":
+                return action.label if self.size.width >= ROOMY and not waiting else ""
         return ""
 
     # -- actions of this screen
@@ -201,39 +214,57 @@ class SweepScreen(QueueCommands):
         """Enter or a click on a row."""
         self.act_open()
 
+    def on_data_table_row_highlighted(self) -> None:
+        """Another row is under the cursor."""
+        self._selection_moved()
+
+    def on_data_table_header_selected(self) -> None:
+        """The table has another order."""
+        self._show_titles()
+
+    def on_heat_map_pointed(self) -> None:
+        """Another square is under the cursor."""
+        self._selection_moved()
+
+    def on_heat_map_opened(self) -> None:
+        """Two clicks are an enter."""
+        self.act_open()
+
+    def on_descendant_focus(self) -> None:
+        """What is selected depends on the pane."""
+        super().on_descendant_focus()
+        self._tell()
+
+    def _selection_moved(self) -> None:
+        self._tell()
+        self.show_footer()
+
     def act_open(self) -> None:
-        """One cell in full."""
-        view = self.selected_cell()
-        if view is not None:
-            self.app.push_screen(CellScreen(view))
+        """One cell in full; curves take the whole screen."""
+        from lab_tui.ui.screens.cell import CellScreen
+
+        view, sweep = self.selected_cell(), self.selected_sweep()
+        if self.focused_pane().number == 2:
+            self.act_zoom()
+        elif view is not None and sweep is not None:
+            self.app.push_screen(CellScreen(sweep, view))
 
     def act_span(self) -> None:
-        """The other chart, where only one fits."""
+        """The next chart, where not all of them fit."""
         self.plot.turn()
+
+    def act_sort(self) -> None:
+        """Sort the table by the next column."""
+        self.table.turn()
+        self._show_titles()
+
+    def act_sort_back(self) -> None:
+        """Turn the order of the table round."""
+        self.table.reverse()
+        self._show_titles()
 
     def act_copy(self) -> None:
         """Copy the selected cell, in full."""
         view = self.selected_cell()
         if view is not None:
-            self.app.copy_to_clipboard(results.cell_text(view))
-            self.status.say(f"copied cell {view.index + 1}: {fmt.axes(view.cell)}")
-
-
-class CellScreen(ModalScreen[None]):
-    """One cell in full."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [("escape,q,enter", "dismiss", "Close")]
-
-    def __init__(self, view: CellView) -> None:
-        super().__init__()
-        self._view = view
-
-    def compose(self) -> ComposeResult:
-        """The figures, and the commands that made them."""
-        with VerticalScroll(classes="dialog help") as box:
-            box.border_title = "Cell"
-            box.border_subtitle = "escape closes"
-            yield Static(results.cell_text(self._view), markup=False, classes="text")
-            for name, held in self._view.context.items():
-                text = "\n".join(map(str, held)) if isinstance(held, list | tuple) else str(held)
-                yield Static(f"{name}\n{text}", markup=False, classes="command")
+            self.copy(results.cell_text(view), f"cell {view.index + 1}: {fmt.axes(view.cell)}")

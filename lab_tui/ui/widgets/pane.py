@@ -39,6 +39,12 @@ class Pane(Vertical):
             if event.chain == 2:
                 await self.run_action("screen.act('zoom')")
 
+    async def replace(self, body: Widget) -> None:
+        """Put another widget in."""
+        await self.body.remove()
+        self.body = body
+        await self.mount(body)
+
     def enter(self) -> None:
         """Give the pane the focus at once: the next key may be for it already."""
         self.screen.set_focus(self.body)

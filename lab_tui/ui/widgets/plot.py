@@ -11,34 +11,42 @@ import asyncio
 import importlib
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.text import Text
 from textual import work
 from textual.widget import Widget
 
+from lab_tui.ui import format as fmt
+
 MIN_WIDTH, MIN_HEIGHT = 24, 7
 SIDE_BY_SIDE = 100  # columns from which two charts stand beside each other
+TWO_ROWS = 28  # rows from which they stand above each other
+FACTORS = (1.0, 2.0, 2.5, 5.0)  # of a decade, between two ticks of an axis
+DOT = "•"
+MOST_POINTS = 500  # of a curve: plotext takes 40 µs for each
 COLOURS = (14, 11, 10, 13, 12, 9)  # of the 16 that every terminal has
 LEGEND = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "bright_blue", "bright_red")
 
 
 class Curve(NamedTuple):
-    """One line of a chart: points in rising order of x."""
+    """One line of a chart, points in rising order of x; or points that stand for themselves."""
 
     name: str
     points: tuple[tuple[float, float], ...]
+    joined: bool = True
 
 
 class Chart(NamedTuple):
-    """What is drawn against concurrency."""
+    """What is drawn, tok/s upwards."""
 
     title: str
     curves: tuple[Curve, ...]
+    doubling: bool = True  # x is a number of streams, on a scale of powers of two; else it is tok/s
 
 
 class CurvePlot(Widget, can_focus=True):
-    """Up to two charts, side by side where there is room, else one at a time."""
+    """Some charts, two in sight where there is room for them, else one; ``turn`` brings the next."""
 
     ALLOW_SELECT = False
 
@@ -65,14 +73,16 @@ class CurvePlot(Widget, can_focus=True):
             self.refresh()
 
     def turn(self) -> None:
-        """Show the other chart first."""
+        """Show the next chart first."""
         self._first = (self._first + 1) % max(len(self._charts), 1)
         self.refresh()
 
     @property
-    def both(self) -> bool:
-        """Whether every chart is in sight."""
-        return self.size.width >= SIDE_BY_SIDE or self.size.height >= 28
+    def hint(self) -> str:
+        """What the key that turns would show; "" when every chart is in sight."""
+        seen = 2 if self.size.width >= SIDE_BY_SIDE or self.size.height >= TWO_ROWS else 1
+        hidden = len(self._charts) - seen
+        return f"(t: {hidden} more)" if hidden > 0 else ""
 
     def render(self) -> Text:
         """The charts as text."""
@@ -85,7 +95,7 @@ class CurvePlot(Widget, can_focus=True):
         if width >= SIDE_BY_SIDE and len(charts) > 1:
             left = width // 2
             return beside(draw(charts[0], left, height), draw(charts[1], width - left, height))
-        if height >= 28 and len(charts) > 1:
+        if height >= TWO_ROWS and len(charts) > 1:
             upper = height // 2
             return Text("\n").join((draw(charts[0], width, upper), draw(charts[1], width, height - upper)))
         return draw(charts[0], width, height)
@@ -98,24 +108,39 @@ def beside(left: Text, right: Text) -> Text:
 
 
 def draw(chart: Chart, width: int, height: int) -> Text:
-    """One chart, x on a scale of powers of two."""
+    """One chart with its legend, as many lines as ``height``."""
     if width < MIN_WIDTH or height < MIN_HEIGHT:
         return Text(f" {chart.title}: too little room, z zooms", style="dim")
-    curves = [
-        Curve(curve.name, tuple((x, y) for x, y in curve.points if x > 0 and math.isfinite(y)))
-        for curve in chart.curves
-    ]
+    curves = [_drawable(curve) for curve in chart.curves]
     curves = [curve for curve in curves if curve.points]
     if not curves:
         return Text(f" {chart.title}: nothing measured yet", style="dim")
     legend = Text(f" {chart.title} ", no_wrap=True)
     for place, curve in enumerate(curves):
-        legend.append(f" ━ {curve.name}", LEGEND[place % len(LEGEND)])
+        legend.append(f" {'━' if curve.joined else DOT} {curve.name}", LEGEND[place % len(LEGEND)])
     legend.truncate(width, overflow="ellipsis", pad=True)
-    return Text("\n").join((legend, Text.from_ansi(_build(curves, width, height - 1))))
+    picture = Text.from_ansi(_build(chart._replace(curves=tuple(curves)), width, height - 1))
+    return Text("\n").join((legend, picture))
 
 
-def _build(curves: Sequence[Curve], width: int, height: int) -> str:
+def _drawable(curve: Curve) -> Curve:
+    """What of a curve plotext survives."""
+    points = [(x, y) for x, y in curve.points if x > 0 and math.isfinite(x) and math.isfinite(y)]
+    return curve._replace(points=tuple(points[:MOST_POINTS]))
+
+
+def ticks(top: float, most: int) -> list[float]:
+    """Round values from 0 to ``top``, at most ``most`` of them and at least two."""
+    step = 10.0 ** math.floor(math.log10(top)) / 10
+    while True:
+        for factor in FACTORS:
+            steps = int(top / (step * factor))
+            if steps + 1 <= max(most, 2):
+                return [place * step * factor for place in range(steps + 1)]
+        step *= 10
+
+
+def _build(chart: Chart, width: int, height: int) -> str:
     import plotext  # here, so that nothing else waits for it
 
     figure = plotext.figure
@@ -123,16 +148,27 @@ def _build(curves: Sequence[Curve], width: int, height: int) -> str:
     figure.clear()
     figure.theme("colorless")
     figure.plot_size(width, height)
-    values = sorted({x for curve in curves for x, _ in curve.points})
-    shown = values[:: max(1, math.ceil(len(values) / max(width // 8, 2)))]
-    figure.ruler("x").ticks([math.log2(x) for x in shown], [f"{x:g}" for x in shown])
-    highest = max(y for curve in curves for _, y in curve.points)
-    figure.ruler("y").lim(0, highest * 1.05 or 1.0)
-    for place, curve in enumerate(curves):
-        marker = plotext.marker("braille", COLOURS[place % len(COLOURS)])
-        xs = [math.log2(x) for x, _ in curve.points]
+    right = max(x for curve in chart.curves for x, _ in curve.points)
+    if chart.doubling:
+        values = sorted({x for curve in chart.curves for x, _ in curve.points})
+        shown = values[:: max(1, math.ceil(len(values) / max(width // 8, 2)))]
+        figure.ruler("x").ticks([math.log2(x) for x in shown], [fmt.short(x) for x in shown])
+    else:
+        figure.ruler("x").lim(0, right * 1.05)
+        _round(figure.ruler("x"), right * 1.05, width // 12)
+    top = max(y for curve in chart.curves for _, y in curve.points) * 1.05 or 1.0
+    figure.ruler("y").lim(0, top)
+    _round(figure.ruler("y"), top, height // 3)
+    for place, curve in enumerate(chart.curves):
+        colour = COLOURS[place % len(COLOURS)]
+        xs = [math.log2(x) if chart.doubling else x for x, _ in curve.points]
+        marker = plotext.marker("braille" if curve.joined else DOT, colour)
         signal = figure.signal(xs, [y for _, y in curve.points], marker=marker)
-        if len(xs) > 1:
-            signal = signal.lines()
-        figure.draw(signal)
+        figure.draw(signal.lines() if curve.joined and len(xs) > 1 else signal)
     return str(figure.build()).removesuffix("\n")
+
+
+def _round(ruler: Any, top: float, most: int) -> None:
+    """Give an axis that begins at 0 round figures."""
+    values = ticks(top, most)
+    ruler.ticks(values, [fmt.short(value) for value in values])

@@ -1,0 +1,87 @@
+"""Two sweeps side by side: their best cells, and the cells that both have measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+from textual.content import Content
+
+from lab_tui.findings import Pair, Rate
+from lab_tui.model import Best, SweepDetail
+from lab_tui.ui import format as fmt
+from lab_tui.ui.theme import BAD, GOOD, MUTED, STRONG
+from lab_tui.ui.widgets.table import Row, figure
+
+WITHIN = {True: "≈ within ±", False: "≠ beyond ±", None: "? no interval"}
+FALLING = ("change",)
+
+
+def columns(a: SweepDetail, b: SweepDetail) -> tuple[str, ...]:
+    """The heads of the table."""
+    one, two = a.view.id, b.view.id
+    return ("cell", f"tok/s #{one}", f"± #{one}", f"tok/s #{two}", f"± #{two}", "change", "difference")
+
+
+def change(pair: Pair) -> str:
+    """How much more or less the second is: ``+12.3%``."""
+    return fmt.UNKNOWN if pair.ratio is None else f"{100 * (pair.ratio - 1):+.1f}%"
+
+
+def row(pair: Pair, names: Sequence[str]) -> Row:
+    """One cell of both."""
+    rest = (f"{name}={value}" for name, value in zip(names[3:], pair.key[3:], strict=True))
+    instances, parallel, streams = pair.key[:3]
+    name = " ".join((f"{instances}×{parallel} c={streams}", *rest))
+    shares = [fmt.interval_share(rate.half_width, rate.tps) for rate in (pair.a, pair.b)]
+    style = "" if pair.within is not False else "green" if (pair.ratio or 0) > 1 else "red"
+    cells = (
+        Text(name),
+        figure(fmt.rate(pair.a.tps)),
+        figure(shares[0]),
+        figure(fmt.rate(pair.b.tps)),
+        figure(shares[1]),
+        figure(change(pair), style),
+        Text(WITHIN[pair.within], style),
+    )
+    widths = [_share(rate) for rate in (pair.a, pair.b)]
+    return Row(cells, (name, pair.a.tps, widths[0], pair.b.tps, widths[1], pair.ratio, WITHIN[pair.within]))
+
+
+def _share(rate: Rate) -> float | None:
+    return rate.half_width / rate.tps if rate.half_width is not None and rate.tps else None
+
+
+def summary(a: SweepDetail, b: SweepDetail, pairs: Sequence[Pair]) -> list[Content]:
+    """The best of each, how they differ, and what the common cells come to."""
+    lines = [_one(detail) for detail in (a, b)]
+    if a.view.best is not None and b.view.best is not None:
+        best = Pair((), _rate(a.view.best), _rate(b.view.best))
+        word = WITHIN[best.within]
+        style = MUTED if best.within is not False else GOOD if (best.ratio or 0) > 1 else BAD
+        lines.append(Content.assemble(" best against best  ", (f"{change(best)}  {word}", style)))
+    apart = [pair for pair in pairs if pair.within is False]
+    more = sum((pair.ratio or 0) > 1 for pair in apart)
+    unknown = sum(pair.within is None for pair in pairs)
+    counts = (
+        f" {fmt.plural(len(pairs), 'cell')} in both: {more} more and {len(apart) - more} less in"
+        f" #{b.view.id}, {len(pairs) - len(apart) - unknown} within the intervals, {unknown} without one"
+        if pairs
+        else " no cell was measured in both"
+    )
+    return [*lines, Content.styled(counts, MUTED)]
+
+
+def _one(detail: SweepDetail) -> Content:
+    view = detail.view
+    head = Content.assemble(
+        (f" #{view.id} {view.name}", STRONG), (f"  {view.strategy}, {view.status}", MUTED)
+    )
+    if view.best is None:
+        return head.append(Content.styled(f"  no best cell{f': {view.reason}' if view.reason else ''}", BAD))
+    ties = f"  tied with {len(detail.tied) - 1} more" if len(detail.tied) > 1 else ""
+    return head.append(Content.assemble("  best ", (fmt.best(view.best), GOOD), (ties, MUTED)))
+
+
+def _rate(best: Best) -> Rate:
+    return Rate(best.throughput_tps, best.throughput_ci95_tps)

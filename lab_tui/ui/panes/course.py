@@ -1,0 +1,87 @@
+"""The head of a sweep: how far it is, and what happens to the cell that runs."""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+from lab_tui.model import LoadView, Phase, SweepStatus, SweepView
+from lab_tui.ui import format as fmt
+from lab_tui.ui.panes import queue
+from lab_tui.ui.theme import ACCENT, BAD, GOOD, MUTED, STRONG, SWEEP, WARN
+from lab_tui.ui.widgets.bars import gauge
+
+COURSE = (Phase.STARTING, Phase.WARMING, Phase.MEASURING, Phase.DRAINING)
+NOW, PAST, COMING = "▶", "✔", "·"
+
+
+def lines(view: SweepView, load: LoadView | None, held: bool, width: int) -> list[Content]:
+    """Two lines: the sweep, then its cell at work or what became of it."""
+    return [_sweep(view, held, width), _now(view, load, held, width)]
+
+
+def _sweep(view: SweepView, held: bool, width: int) -> Content:
+    """How far it is and the best so far; what matters less goes first when there is no room."""
+    look = SWEEP[view.status]
+    must: list[tuple[str, str]] = [
+        (f" {look.glyph} {'held' if held else look.word}", look.style),
+        (f"  {fmt.clip(view.name, 18)}", STRONG),
+        (f"  {queue.done(view)}/{view.cells_total}", ""),
+    ]
+    tail: list[tuple[str, str]] = []
+    if view.status not in queue.FINAL:
+        tail.append(
+            (f"  ETA {fmt.duration(view.eta_s) if view.eta_s is not None else fmt.NOT_AVAILABLE}", "")
+        )
+    if view.best is not None:
+        tail.append((f"  best {fmt.best(view.best)}", GOOD))
+    if view.cells_failed:
+        tail.append((f"  {view.cells_failed} failed", BAD))
+    if view.cells_skipped:
+        tail.append((f"  {view.cells_skipped} skipped", WARN))
+    tail.append((f"  in {fmt.duration(view.elapsed_s)}", MUTED))
+    tail.append((f"  #{view.id} {view.strategy}", MUTED))
+    if view.status not in queue.FINAL and view.cells_total:
+        tail.append((f"  {gauge(100 * queue.finished(view) / view.cells_total, 20)}", ACCENT))
+    return _fitting(must, tail, width)
+
+
+def _now(view: SweepView, load: LoadView | None, held: bool, width: int) -> Content:
+    """The cell at work: its phase among the others, and its load as it is now."""
+    if view.status is not SweepStatus.RUNNING:
+        word = "waits: the queue is paused, p goes on" if held else view.reason
+        return Content.styled(fmt.clip(f" {word}" if word else "", width), WARN)
+    if not view.now:
+        return Content.styled(" between two cells", MUTED)
+    parts: list[tuple[str, str]] = [(f" now {view.now} ", STRONG)]
+    course = COURSE if view.phase in COURSE or view.phase is None else (view.phase, *COURSE)
+    reached = course.index(view.phase) if view.phase is not None else -1
+    for place, phase in enumerate(course):
+        if place == reached:
+            parts.append((f" {NOW} {phase}", f"{ACCENT} bold"))
+        elif width >= WIDE:
+            parts.append((f" {PAST if place < reached else COMING} {phase}", MUTED))
+    tail: list[tuple[str, str]] = []
+    if load is not None:
+        tail.append((f"  {fmt.rate(load.tps)} tok/s", GOOD))
+        tail.append((f"  {load.in_flight:,}/{load.concurrency:,} streams", ""))
+        if load.phase is Phase.MEASURING and load.ci_half_width is not None:
+            tail.append((f"  ±{100 * load.ci_half_width:.1f}%", ""))
+        tail.append((f"  p95 TTFT {fmt.milliseconds(load.ttft_p95_ms)}", ""))
+        tail.append((f"  {fmt.duration(load.elapsed_s)}", MUTED))
+        if load.errors:
+            tail.append((f"  {fmt.plural(load.errors, 'error')}", BAD))
+    return _fitting(parts, tail, width)
+
+
+WIDE = 110  # columns from which every phase is named
+
+
+def _fitting(must: list[tuple[str, str]], tail: list[tuple[str, str]], width: int) -> Content:
+    """``must``, and of the tail what fits."""
+    used = sum(len(text) for text, _ in must)
+    kept = list(must)
+    for text, style in tail:
+        if used + len(text) <= width:
+            kept.append((text, style))
+            used += len(text)
+    return Content.assemble(*kept)
