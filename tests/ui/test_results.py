@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from lab_tui.model import (
     AxisValue,
     Best,
     CellStatus,
+    FleetSpec,
     LabError,
     LoadView,
     Phase,
@@ -26,6 +28,7 @@ from lab_tui.ui.screens.cell import CellScreen
 from lab_tui.ui.screens.compare import CompareScreen
 from lab_tui.ui.screens.dialogs import ConfirmDialog
 from lab_tui.ui.screens.export import ExportForm
+from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.screens.results import ResultsScreen
 from lab_tui.ui.screens.sweep import SweepScreen
 from lab_tui.ui.widgets.footer import FooterKeys
@@ -257,7 +260,7 @@ def test_what_differs_is_held_against_the_intervals(factor: float, word: str) ->
     a = sweep_detail(finished())
     names, pairs = findings.compare(a, other(a, factor))
     assert len(pairs) == 16
-    row = compare.row(pairs[0], names)
+    row = compare.row(0, pairs[0], names)
     assert row.cells[0].plain == "1×4 c=1"
     assert row.cells[-1].plain == word
     assert row.cells[5].plain == f"{100 * (factor - 1):+.1f}%"
@@ -293,6 +296,29 @@ async def test_apply_says_what_it_stops() -> None:
         await until(lambda: shown.client.calls)
         verb, spec = shown.client.calls[0]
         assert (verb, spec.instances, spec.parallel, spec.base_port) == ("up", 1, 4, FLEET.base_port)
+
+
+async def test_a_call_goes_on_when_its_screen_is_left() -> None:
+    client = browsing(finished())
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def up(spec: FleetSpec) -> None:
+        begun.set()
+        await go_on.wait()
+        client.calls.append(("up", spec.parallel))
+
+    client.up = up  # type: ignore[method-assign]
+    async with lab(client) as shown:
+        await opened(shown)
+        await shown.press("A")
+        await question(shown)
+        await shown.press("y")
+        await until(begun.is_set)
+        await shown.press("escape")
+        await shown.on(OverviewScreen)
+        go_on.set()
+        await shown.called("up", 16)
+        await shown.says("$ lab-tui apply 3 --cell 16")
 
 
 async def test_apply_from_the_browser_takes_the_best() -> None:

@@ -28,8 +28,8 @@ def change(pair: Pair) -> str:
     return fmt.UNKNOWN if pair.ratio is None else f"{100 * (pair.ratio - 1):+.1f}%"
 
 
-def row(pair: Pair, names: Sequence[str]) -> Row:
-    """One cell of both."""
+def row(number: int, pair: Pair, names: Sequence[str]) -> Row:
+    """One cell of both; ``number``: its place among them."""
     rest = (f"{name}={value}" for name, value in zip(names[3:], pair.key[3:], strict=True))
     instances, parallel, streams = pair.key[:3]
     name = " ".join((f"{instances}×{parallel} c={streams}", *rest))
@@ -45,7 +45,7 @@ def row(pair: Pair, names: Sequence[str]) -> Row:
         Text(WITHIN[pair.within], style),
     )
     widths = [_share(rate) for rate in (pair.a, pair.b)]
-    return Row(cells, (name, pair.a.tps, widths[0], pair.b.tps, widths[1], pair.ratio, WITHIN[pair.within]))
+    return Row(cells, (number, pair.a.tps, widths[0], pair.b.tps, widths[1], pair.ratio, WITHIN[pair.within]))
 
 
 def _share(rate: Rate) -> float | None:
@@ -64,8 +64,9 @@ def summary(a: SweepDetail, b: SweepDetail, pairs: Sequence[Pair]) -> list[Conte
     more = sum((pair.ratio or 0) > 1 for pair in apart)
     unknown = sum(pair.within is None for pair in pairs)
     counts = (
-        f" {fmt.plural(len(pairs), 'cell')} in both: {more} more and {len(apart) - more} less in"
-        f" #{b.view.id}, {len(pairs) - len(apart) - unknown} within the intervals, {unknown} without one"
+        f" #{b.view.id} makes more in {more} and less in {len(apart) - more} of"
+        f" {fmt.plural(len(pairs), 'cell')}; {len(pairs) - len(apart) - unknown} within ±"
+        + (f", {unknown} without an interval" if unknown else "")
         if pairs
         else " no cell was measured in both"
     )

@@ -22,8 +22,9 @@ def lines(view: SweepView, load: LoadView | None, held: bool, width: int) -> lis
 def _sweep(view: SweepView, held: bool, width: int) -> Content:
     """How far it is and the best so far; what matters less goes first when there is no room."""
     look = SWEEP[view.status]
+    word = "pausing" if view.status is SweepStatus.RUNNING else "held"
     must: list[tuple[str, str]] = [
-        (f" {look.glyph} {'held' if held else look.word}", look.style),
+        (f" {look.glyph} {word if held else look.word}", look.style),
         (f"  {fmt.clip(view.name, 18)}", STRONG),
         (f"  {queue.done(view)}/{view.cells_total}", ""),
     ]
@@ -64,8 +65,8 @@ def _now(view: SweepView, load: LoadView | None, held: bool, width: int) -> Cont
     if load is not None:
         tail.append((f"  {fmt.rate(load.tps)} tok/s", GOOD))
         tail.append((f"  {load.in_flight:,}/{load.concurrency:,} streams", ""))
-        if load.phase is Phase.MEASURING and load.ci_half_width is not None:
-            tail.append((f"  ±{100 * load.ci_half_width:.1f}%", ""))
+        if load.phase is Phase.MEASURING and (load.ci_half_width or 1.0) < 1.0:
+            tail.append((f"  {fmt.interval_share(load.ci_half_width, 1.0)}", ""))
         tail.append((f"  p95 TTFT {fmt.milliseconds(load.ttft_p95_ms)}", ""))
         tail.append((f"  {fmt.duration(load.elapsed_s)}", MUTED))
         if load.errors:

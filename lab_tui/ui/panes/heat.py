@@ -207,7 +207,7 @@ def _remarks(detail: SweepDetail) -> list[Content]:
     if not detail.tied:
         return []
     ties = [Content.styled(f"  {fmt.best(tied)}", GOOD) for tied in detail.tied]
-    return [Content(), Content.styled(" these cannot be told apart, leanest first:", MUTED), *ties]
+    return [Content(), Content.styled(" tied, leanest first:", MUTED), *ties]
 
 
 def told(view: CellView, others: Sequence[CellView] = ()) -> Content:

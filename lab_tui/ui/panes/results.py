@@ -196,15 +196,21 @@ def commands(view: CellView) -> list[str]:
 
 
 def broken(command: str, width: int) -> list[str]:
-    """A shell line broken with backslashes between its words, so that it can be pasted as it is seen."""
-    lines = [""]
+    """A shell line broken with backslashes between its options, so that it can be pasted as it is seen."""
+    parts: list[str] = []
     for word in shlex.split(command):
-        quoted = shlex.quote(word)
-        if lines[-1] and len(lines[-1]) + len(quoted) + 3 > width:
-            lines[-1] += " \\"
-            lines.append(f"  {quoted}")
+        valued = parts and parts[-1].startswith("-") and " " not in parts[-1] and not word.startswith("-")
+        if valued:
+            parts[-1] += f" {shlex.quote(word)}"
         else:
-            lines[-1] += f" {quoted}" if lines[-1] else quoted
+            parts.append(shlex.quote(word))
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + len(part) + 3 > width:
+            lines[-1] += " \\"
+            lines.append(f"  {part}")
+        else:
+            lines[-1] += f" {part}" if lines[-1] else part
     return lines
 
 

@@ -186,8 +186,11 @@ class LabScreen(Screen[None], inherit_bindings=False):
         return self.query_one(StatusLine)
 
     def send(self, command: str, work: Coroutine[Any, Any, Any]) -> None:
-        """Let the engine do something, without waiting; say which command does the same."""
-        self.run_worker(self._send(command, work), group="calls", description=command)
+        """Let the engine do something, without waiting; say which command does the same.
+
+        It goes on when the user leaves this screen meanwhile: a call that is cut off is half done.
+        """
+        self.app.run_worker(self._send(command, work), group="calls", description=command)
 
     async def _send(self, command: str, work: Coroutine[Any, Any, Any]) -> None:
         self.status.running(command)
@@ -195,10 +198,16 @@ class LabScreen(Screen[None], inherit_bindings=False):
         try:
             await work
         except LabError as error:
-            self.status.failed(command, str(error))
-            self.notify(str(error), severity="error", markup=False, timeout=8)
+            self._on_top.status.failed(command, str(error))
+            self.app.notify(str(error), severity="error", markup=False, timeout=8)
         else:
-            self.status.done(command, time.monotonic() - began)
+            self._on_top.status.done(command, time.monotonic() - began)
+
+    @property
+    def _on_top(self) -> LabScreen:
+        """This screen, or the one that is seen since this one was left."""
+        screens = [screen for screen in self.app.screen_stack if isinstance(screen, LabScreen)]
+        return self if self in screens else screens[-1]
 
     def copy(self, text: str, what: str = "") -> None:
         """Put ``text`` on the clipboard, and into a file: no terminal says whether it took it (OSC 52)."""

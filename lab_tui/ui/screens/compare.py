@@ -52,7 +52,7 @@ class CompareScreen(LabScreen):
             self.status.failed(self._command, str(error))
             return
         names, pairs = findings.compare(a, b)
-        self._rows = [compare.row(pair, names) for pair in pairs]
+        self._rows = [compare.row(number, pair, names) for number, pair in enumerate(pairs)]
         self.head.update(Content("\n").join(compare.summary(a, b, pairs)))
         self.table = SortTable(compare.columns(a, b), compare.FALLING, id="common")
         pane = self.panes()[0]

@@ -115,7 +115,8 @@ class SweepScreen(WinnerCommands):
             self._loading = False
         self._fill(self.detail)
         if first and self.detail.view.best is not None:
-            self._point(self.detail.cells[self.detail.view.best.cell - 1])
+            best = self.detail.cells[self.detail.view.best.cell - 1]
+            self.call_after_refresh(self._point, best)  # a table scrolls once its rows are laid out
 
     def _point(self, cell: CellView) -> None:
         """Put both cursors on a cell."""

@@ -98,8 +98,7 @@ class WinnerCommands(QueueCommands):
 
         def answered(written: tuple[list[Path], str] | None) -> None:
             if written is not None:
-                self.status.done(written[1], 0)
-                self.notify(f"wrote {', '.join(map(str, written[0]))}", markup=False, timeout=8)
+                self.status.say(f"wrote {', '.join(map(str, written[0]))}  $ {written[1]}")
 
         self.app.push_screen(ExportForm(self.lab.client, target.sweep, target.cell, fleet), answered)
 
