@@ -24,6 +24,7 @@ TABLE = (OVERVIEW, SWEEP, RESULTS, COMPARE)
 BACKWARDS = (SWEEP, RESULTS, COMPARE)
 MARK = (SWEEP, RESULTS)
 SEARCH = (*MEASURE, RESULTS)
+LOGS = (OVERVIEW, INSTANCE, FRONT)
 
 # How the help calls what belongs together; actions of other screens stand under the names of those.
 GROUPS = {
@@ -31,6 +32,7 @@ GROUPS = {
     LAB: "Overview",
     MEASURE: "Sweeps and curves",
     WINNER: "What was found",
+    LOGS: "Logs",
     EVERYWHERE: "Every screen",
 }
 
@@ -77,6 +79,12 @@ ACTIONS: tuple[Action, ...] = (
     Action("sort_back", "O", "O", "sort back", "Turn the order round", BACKWARDS),
     Action("log_previous", "left_square_bracket", "[ ]", "log", "Another log: instances, nginx, engine", LAB),
     Action("log_next", "right_square_bracket", "]", "next log", "", LAB),
+    Action("log_find", "ctrl+f", "ctrl+f", "find", "Find a text in the log; . and , go on and back", LOGS),
+    Action("log_hit_next", "full_stop", ".", "next hit", "", LOGS),
+    Action("log_hit_previous", "comma", ",", "previous hit", "", LOGS),
+    Action("log_level", "v", "v", "level", "Log: every line, warnings and errors, errors alone", LOGS),
+    Action("log_since", "T", "T", "since", "Log: of any time, the last minute, ten minutes, hour", LOGS),
+    Action("log_wrap", "w", "w", "wrap", "Log: wrap long lines, or cut them (← → go sideways)", LOGS),
     Action("span", "t", "t", "turn", "Other time span of the curves; other chart of a sweep", MEASURE),
     Action("earlier", "left", "← →", "time", "Back through the last hour of the curves (→ on, esc now)", LAB),
     Action("later", "right", "→", "later", "", LAB),
@@ -85,7 +93,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("slower", "minus", "-", "slower", ""),
     Action("freeze", "space", "space", "freeze", "Freeze the figures, and go on"),
     Action("mouse", "m", "m", "mouse", "Leave the mouse to the terminal, to select text, or take it again"),
-    Action("theme", "T", "T", "theme", "Choose other colours"),
+    Action("theme", "C", "C", "theme", "Choose other colours"),
     Action("pane.1", "1", "1-5", "panes", "Go to a pane by its number"),
     Action("pane.2", "2", "2", "pane 2", ""),
     Action("pane.3", "3", "3", "pane 3", ""),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -22,7 +22,6 @@ from lab_tui.ui.actions import BY_NAME, OVERVIEW, Action, bindings, here
 from lab_tui.ui.link import Link
 from lab_tui.ui.widgets.footer import FooterKeys, StatusLine
 from lab_tui.ui.widgets.header import HeaderLine, compose_header, notices
-from lab_tui.ui.widgets.logtail import LogTail
 from lab_tui.ui.widgets.logview import LogView
 from lab_tui.ui.widgets.pane import Pane
 
@@ -74,8 +73,13 @@ class LabScreen(Screen[None], inherit_bindings=False):
         yield HeaderLine()
         yield from self.compose_panes()
         yield FilterInput(placeholder="filter: enter keeps it, escape clears it", id="filter", compact=True)
+        yield from self.compose_entries()
         yield StatusLine()
         yield FooterKeys()
+
+    def compose_entries(self) -> Iterable[Widget]:
+        """More lines to type in, as the filter is."""
+        return ()
 
     def compose_panes(self) -> Iterator[Widget]:
         """The panes, from the top."""
@@ -285,13 +289,6 @@ class LabScreen(Screen[None], inherit_bindings=False):
         if not isinstance(self.focused, Input):
             self.chosen = self.focused_pane().number
         self.show_footer()
-
-    def log_title(self) -> str:
-        """What stands over the log of this screen: its source, whether it is followed, the filter."""
-        log = self.query_one(LogTail)
-        number = next(pane.number for pane in self.panes() if pane.body is log)
-        needle = self.filters.get(number)
-        return log.title() + (f" /{needle}" if needle else "")
 
     # -- filter
 

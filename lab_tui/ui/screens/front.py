@@ -11,12 +11,13 @@ from lab_tui.model import InstanceView, Snapshot
 from lab_tui.ui.actions import FRONT, Action
 from lab_tui.ui.panes import front
 from lab_tui.ui.screens.commands import FleetCommands
+from lab_tui.ui.screens.logs import LogCommands
 from lab_tui.ui.widgets.lines import LineList
 from lab_tui.ui.widgets.logtail import LogTail
 from lab_tui.ui.widgets.pane import Pane, set_height
 
 
-class FrontScreen(FleetCommands):
+class FrontScreen(LogCommands, FleetCommands):
     """Readings, requests of each instance, log."""
 
     SCOPE = FRONT
@@ -48,7 +49,7 @@ class FrontScreen(FleetCommands):
         self.facts.show(front.facts(snapshot, self.facts.size.width))
         self.requests.show(*front.instances(snapshot, self.requests.size.width))
         self.log_tail.choose(snapshot, "nginx")
-        self.panes()[2].title(self.log_title())
+        self.show_log_title()
 
     def selected_instance(self) -> InstanceView | None:
         """The instance under the cursor."""
@@ -62,6 +63,8 @@ class FrontScreen(FleetCommands):
                 return "unzoom" if self.zoomed else action.label
             case "open":
                 return action.label if self.selected_instance() is not None else ""
+            case "log_find" | "log_level" | "log_since" | "log_wrap":
+                return action.label if self.chosen == self.log_number() else ""
             case "filter" | "copy" | "back" | "quit" | "help":
                 return action.label
         return ""

@@ -16,6 +16,7 @@ from lab_tui.ui.actions import INSTANCE, Action
 from lab_tui.ui.panes.slots import SlotLines
 from lab_tui.ui.screens.commands import FleetCommands
 from lab_tui.ui.screens.dialogs import ASLEEP
+from lab_tui.ui.screens.logs import LogCommands
 from lab_tui.ui.series import Series
 from lab_tui.ui.theme import ACCENT, BAD, MUTED, STRONG, WARN
 from lab_tui.ui.theme import INSTANCE as LOOKS
@@ -25,7 +26,7 @@ from lab_tui.ui.widgets.logtail import LogTail
 from lab_tui.ui.widgets.pane import Pane, set_height
 
 
-class InstanceScreen(FleetCommands):
+class InstanceScreen(LogCommands, FleetCommands):
     """Readings, slots, command and log of one instance."""
 
     SCOPE = INSTANCE
@@ -78,7 +79,7 @@ class InstanceScreen(FleetCommands):
             self._ask_slots()
         self.command.show(command_lines(view, self.command.size.width))
         self.log_tail.choose(snapshot, str(self.index))
-        self.panes()[3].title(self.log_title())
+        self.show_log_title()
 
     def _show_slots(self) -> None:
         self.panes()[1].title(self.slot_lines.title(self.slots_view))
@@ -140,6 +141,8 @@ class InstanceScreen(FleetCommands):
                 return action.label if view is not None and not asleep else ""
             case "zoom":
                 return "unzoom" if self.zoomed else action.label
+            case "log_find" | "log_level" | "log_since" | "log_wrap":
+                return action.label if self.chosen == self.log_number() else ""
             case "filter" | "copy" | "back" | "quit" | "help":
                 return action.label
         return ""

@@ -16,6 +16,7 @@ from lab_tui.ui.panes import gpus, instances, queue
 from lab_tui.ui.panes.curves import CurvesLines, columns
 from lab_tui.ui.panes.throughput import ThroughputLines, Window
 from lab_tui.ui.screens.commands import QueueCommands
+from lab_tui.ui.screens.logs import LogCommands
 from lab_tui.ui.series import KEEP
 from lab_tui.ui.theme import MUTED, STRONG
 from lab_tui.ui.widgets.lines import LineList
@@ -31,6 +32,8 @@ HIDDEN = frozenset(
         "logs",
         "log_previous",
         "log_next",
+        "log_hit_next",
+        "log_hit_previous",
         "later",
         "span",
         "copy",
@@ -42,7 +45,7 @@ HIDDEN = frozenset(
 SPANS = (1, 5, 15, 60)  # seconds a column of the curves
 
 
-class OverviewScreen(QueueCommands):
+class OverviewScreen(LogCommands, QueueCommands):
     """Five panes; ``lab_tui.ui.panes`` says what stands in them."""
 
     SCOPE = OVERVIEW
@@ -104,7 +107,7 @@ class OverviewScreen(QueueCommands):
         """Fill the five panes."""
         series = self.lab.series
         step = max(self.step, round(self.lab.tick_s))
-        one, _, three, four, five = self.panes()
+        one, _, three, four, _ = self.panes()
         order = f" by {self.sort}" if self.sort != "#" else ""
         one.title(f"({len(snapshot.instances)}){order}{self._filter_note(1)}")
         room, needle = self.instances.size, self.filters.get(1, "")
@@ -116,8 +119,8 @@ class OverviewScreen(QueueCommands):
         self.gpus.show(gpus.lines(snapshot, self.gpus.size.width))
         four.title(("paused" if snapshot.queue_paused else "") + self._filter_note(4))
         self.queue.show(*queue.lines(snapshot, self.past, self.queue.size.width, self.filters.get(4, "")))
-        five.title(self.log_title())
         self.log_tail.choose(snapshot, self.instances.selected)
+        self.show_log_title()
         self._refresh_past(snapshot)
 
     def draw_nothing(self) -> None:
@@ -168,6 +171,8 @@ class OverviewScreen(QueueCommands):
         snapshot, view = self.lab.snapshot, self.selected_instance()
         asleep = view is not None and view.state in (InstanceState.STOPPED, InstanceState.FAILED)
         match action.name:
+            case "start" | "stop" | "restart" | "new_sweep" | "pause" | "front" | "sort" if self.chosen == 5:
+                return ""  # the log's own keys need the room
             case "start":
                 return action.label if asleep else ""
             case "stop" | "restart":
@@ -185,12 +190,15 @@ class OverviewScreen(QueueCommands):
                 return "unzoom" if self.zoomed else action.label
             case "engine":
                 return "" if self.lab.link.connected else "start engine"
+            case "log_find" | "log_level" | "log_since" | "log_wrap":
+                return action.label if self.chosen == 5 else ""
             case "earlier":
                 return action.label if self.chosen == 2 else ""
             case "back" if self.until is not None:
                 return "now"
             case "back":
-                return action.label if self.zoomed or self.filters.get(self.chosen) else ""
+                left = self.zoomed or self.filters.get(self.chosen) or self.log_tail.searching
+                return action.label if left else ""
             case name if name.startswith(("pane.", "next_", "previous_")) or name in HIDDEN:
                 return ""
         return action.label
@@ -216,7 +224,7 @@ class OverviewScreen(QueueCommands):
         if event.lines is self.instances and self.lab.snapshot is not None:
             self.log_tail.follow_selection()
             self.log_tail.choose(self.lab.snapshot, event.key)
-            self.panes()[4].title(self.log_title())
+            self.show_log_title()
         self.show_footer()
 
     def act_logs(self) -> None:
@@ -236,7 +244,7 @@ class OverviewScreen(QueueCommands):
     def _other_log(self, by: int) -> None:
         if self.lab.snapshot is not None:
             self.log_tail.step(self.lab.snapshot, by)
-            self.panes()[4].title(self.log_title())
+            self.show_log_title()
 
     def act_sort(self) -> None:
         """The next order of the instances."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 from textual import work
 
 from lab_tui.model import InstanceState, LabError, Snapshot
+from lab_tui.ui.loglines import times_of
 from lab_tui.ui.widgets.logview import LogView
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class LogTail(LogView):
         self.source = ""
         self._chosen = ""  # what the reader asked for; "": the selected instance
         self._fresh: list[str] = []
+        self._started: float | None = None  # unix time from which llama-server's stamps count
         self._again = False  # the next lines are a tail that may be known already
 
     def title(self) -> str:
@@ -55,10 +58,12 @@ class LogTail(LogView):
         self._show(self._chosen, snapshot)
 
     def _show(self, source: str, snapshot: Snapshot) -> None:
+        view = next((view for view in snapshot.instances if str(view.index) == source), None)
+        uptime = view.uptime_s if view is not None else None
+        self._started = None if uptime is None else snapshot.time - uptime
         if source == self.source:
             return
         self.source = source
-        view = next((view for view in snapshot.instances if str(view.index) == source), None)
         self.empty(f"no line in the log of {source} yet")
         self._fresh = []
         self._again = False
@@ -104,4 +109,4 @@ class LogTail(LogView):
             if self.total >= len(fresh) and self.tail(len(fresh)) == fresh:
                 return
             self.empty()
-        self.extend(fresh)
+        self.extend(fresh, times_of(fresh, self._started, time.time()))
