@@ -43,11 +43,11 @@ def _traffic(traffic: FrontTraffic) -> list[Content]:
     timed = fmt.plural(traffic.streams_timed, "stream")
     return [
         connections,
-        _fact("requests", (f"{traffic.requests:,}", STRONG), (f" since {since}", MUTED)),
+        _fact("requests", (f"{traffic.requests:,}", STRONG), (f" ended since {since}", MUTED)),
         _fact("pace", (pace, STRONG), (" requests/s, last 10s", MUTED)),
         _fact("errors", (f"{errors:,}", BAD if errors else STRONG), (f"  {kinds}" if kinds else "", BAD)),
         _fact("cut off", (f"{traffic.cut_off:,}", STRONG), (" before their end", MUTED)),
-        _fact("1st byte", (f"p95 {wait}", STRONG), (f" of {timed}, last minute", MUTED)),
+        _fact("1st byte", (f"p95 {wait}", STRONG), (f" of {timed} in 1m", MUTED)),
     ]
 
 
