@@ -274,8 +274,8 @@ async def test_header_and_frames_can_be_clicked() -> None:
 
 
 async def test_help_scrolls_on_a_small_screen_and_any_usual_key_closes_it() -> None:
-    for key in ("escape", "q", "question_mark", "enter"):
-        async with lab() as shown:
+    async with lab() as shown:
+        for key in ("escape", "q", "question_mark", "enter"):
             await shown.press("question_mark")
             card = (await shown.on(HelpScreen)).query_one(Card)
             assert card.max_scroll_y > 0

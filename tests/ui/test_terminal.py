@@ -97,8 +97,11 @@ def test_the_mouse_is_let_go_of_and_taken_again(terminal: Terminal) -> None:
     assert terminal.written.rindex(b"?1003l") > terminal.written.rindex(b"?1003h")
 
 
-def test_ascii_without_mouse_where_the_settings_say_so() -> None:
-    held = Terminal(LAB_TUI_UI_MOUSE="false", LAB_TUI_UI_ASCII="true")
+def test_ascii_without_mouse_and_colour_where_that_is_asked_for() -> None:
+    held = Terminal(
+        LAB_TUI_UI_MOUSE="false", LAB_TUI_UI_ASCII="true",
+        NO_COLOR="1", COLORTERM="truecolor", LAB_TUI_UI_THEME="nord",
+    )  # fmt: skip
     held.shows("412.7")
     assert held.written.rindex(b"?1003l") > held.written.rindex(b"?1003h")
     held.press("?")
@@ -106,15 +109,7 @@ def test_ascii_without_mouse_where_the_settings_say_so() -> None:
     held.press("\x11")
     assert held.code() == 0
     assert held.written.isascii(), held.written
-    os.close(held.fd)
-
-
-def test_no_colour_where_none_is_wanted() -> None:
-    held = Terminal(NO_COLOR="1", COLORTERM="truecolor", LAB_TUI_UI_THEME="nord")
-    held.shows("412.7")
-    held.press("\x11")
-    assert held.code() == 0
-    codes = {code for held in re.findall(rb"\x1b\[([\d;]*)m", held.written) for code in held.split(b";")}
+    codes = {code for found in re.findall(rb"\x1b\[([\d;]*)m", held.written) for code in found.split(b";")}
     assert codes <= {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"39", b"49"}, codes
     os.close(held.fd)
 
