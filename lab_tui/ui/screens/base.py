@@ -37,11 +37,9 @@ class FilterInput(Input):
 
 
 class LabScreen(Screen[None], inherit_bindings=False):
-    """A screen of numbered panes. Subclasses say which, and what to draw in them.
+    """A screen of numbered panes. Subclasses say which, and what to draw in them."""
 
-    Of Textual's own keys for a screen only the copying of marked text is kept: tab is in the registry.
-    """
-
+    # Of Textual's own only this one: tab is in the registry.
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c,super+c", "screen.copy_text", show=False)]
     SCOPE: ClassVar[str] = ""
     FIRST_PANE: ClassVar[int] = 1  # has the focus at first
