@@ -37,10 +37,10 @@ def test_the_registry_is_written_in_names_that_settings_may_use() -> None:
     [
         ({}, {}),
         ({"stop": "s", "start": "x"}, {"start": ("x", "x"), "stop": ("s", "s")}),
-        ({"zoom": ["v", "Q"]}, {"zoom": ("v,Q", "v Q")}),
-        ({"zoom": "v, f11"}, {"zoom": ("v,f11", "v f11")}),
+        ({"zoom": ["i", "Q"]}, {"zoom": ("i,Q", "i Q")}),
+        ({"zoom": "i, f11"}, {"zoom": ("i,f11", "i f11")}),
         ({"stop": "shift+o"}, {"stop": ("O", "O")}),
-        ({"stop": ","}, {"stop": ("comma", ",")}),
+        ({"stop": ";"}, {"stop": ("semicolon", ";")}),
         ({"open": "alt+ctrl+o"}, {"open": ("alt+ctrl+o", "alt+ctrl+o")}),
         ({"slower": "_"}, {"slower": ("underscore", "_"), "faster": ("plus,equals_sign", "+ _")}),
         ({"pane": {"1": "f1"}}, {"pane.1": ("f1", "f1 2 3 4 5")}),
@@ -81,24 +81,24 @@ def test_fixed_keys_are_all_told() -> None:
 
 async def test_mapped_keys_act_and_are_shown_everywhere(tmp_path: Any) -> None:
     file = tmp_path / "config.toml"
-    file.write_text('[keys]\nstop = "ctrl+x"\nzoom = ["v"]\nnext_pane = "w"\nhelp = "f1"\npane.3 = "tab"\n')
+    file.write_text('[keys]\nstop = "ctrl+x"\nzoom = ["i"]\nnext_pane = "d"\nhelp = "f1"\npane.3 = "tab"\n')
     settings = load({"LAB_TUI_KEYS_FILTER": "Q"}, file)
     async with lab(size=(160, 40), settings=settings) as shown:
         footer = str(shown.overview.query_one("#footer").render())
         assert "ctrl+x stop" in footer
-        assert "v zoom" in footer
+        assert "i zoom" in footer
         assert "f1 help" in shown.overview.query_one("#header").render().plain  # type: ignore[union-attr]
         text = help_text("overview").plain
         assert "ctrl+x  Stop the selected instance" in text
         assert " x  Stop" not in text
         hits = [hit async for hit in LabCommands(shown.screen).search("focused pane")]
-        assert [hit.help for hit in hits] == ["key v"]
-        await shown.press("x", "z", "w")
+        assert [hit.help for hit in hits] == ["key i"]
+        await shown.press("x", "z", "d")
         assert not shown.overview.zoomed
         assert shown.overview.focused_pane().number == 2
         await shown.press("tab")
         assert shown.overview.focused_pane().number == 3
-        await shown.press("Q", "w", "x", "escape")  # a mapped letter is still a letter in a filter
+        await shown.press("Q", "d", "x", "escape")  # a mapped letter is still a letter in a filter
         assert shown.overview.focused_pane().number == 3
         await shown.press("1", "ctrl+x")
         await shown.on(ConfirmDialog)

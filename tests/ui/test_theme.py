@@ -94,7 +94,7 @@ def test_without_colour_states_have_glyph_and_word() -> None:
 
 async def test_another_theme_by_key_is_shown_and_how_to_keep_it() -> None:
     async with lab() as shown:
-        await shown.press("T")
+        await shown.press("C")
         palette = await shown.on(CommandPalette)
         await shown.press(*"lab-safe")
         await until(lambda: palette.query_one("OptionList").option_count == 1)
