@@ -352,6 +352,18 @@ class SweepView(Data, frozen=True, kw_only=True):
     phase: Phase | None = None
 
 
+class Part(Data, frozen=True, kw_only=True):
+    """One serving part as `doctor` shows it."""
+
+    name: str  # llama-server, nginx, …
+    found: bool
+    source: str = ""  # configured, PATH, embedded
+    command: tuple[str, ...] = ()
+    version: str = ""
+    problem: str = ""
+    remedy: str = ""  # the command that mends it
+
+
 class Snapshot(Data, frozen=True, kw_only=True):
     """Everything a viewer shows, whole. Also what ``status --json`` prints."""
 
@@ -370,6 +382,7 @@ class Snapshot(Data, frozen=True, kw_only=True):
     gpu_reason: str  # why `gpus` is empty; "" when it is not
     host: HostReading
     notices: tuple[str, ...] = ()  # what a user should know now, one line each
+    parts: tuple[Part, ...] = ()  # what a fleet needs, while none is up; empty before it was looked for
     last_fleet: FleetSpec | None = None  # that somebody started last, whether or not it is up
 
     @property
@@ -561,18 +574,6 @@ class ModelFile(Data, frozen=True, kw_only=True):
     context_length: int | None = None  # tokens it was trained for
     fits: int | None = None  # instances there is room for now, of the slots and context asked about; to 64
     misfit: str = ""  # why there is no room for one
-
-
-class Part(Data, frozen=True, kw_only=True):
-    """One serving part as `doctor` shows it."""
-
-    name: str  # llama-server, nginx, …
-    found: bool
-    source: str = ""  # configured, PATH, embedded
-    command: tuple[str, ...] = ()
-    version: str = ""
-    problem: str = ""
-    remedy: str = ""  # the command that mends it
 
 
 # --- what goes over the engine's socket ------------------------------------------------------

@@ -13,6 +13,7 @@ import msgspec
 from lab_tui import __version__, paths, tasks
 from lab_tui.config import Settings, fleet_spec
 from lab_tui.engine import exports
+from lab_tui.engine.ahead import Ahead
 from lab_tui.engine.last import LastFleet
 from lab_tui.engine.logs import follow as follow_lines
 from lab_tui.engine.logs import log_file
@@ -77,6 +78,7 @@ class Engine:
         self.queue = Queue(
             self.fleet, self._store, self._meter, self._fit, before, self._claim, self._on_change
         )
+        self._ahead = Ahead(settings, lambda: self.fleet.spec is None, self._on_change)
         self._last = LastFleet(state / "fleet-last.json")
         self._logs = logs
         self._began = time.monotonic()
@@ -97,6 +99,7 @@ class Engine:
         await self._calibration.clear()
         await self.fleet.adopt()
         await self.queue.start(resume=self.settings.engine.resume_queue)
+        self._ahead.start()
         self._sampler = tasks.begin(self._sample(), "history sampler")
 
     def request_stop(self, keep_fleet: bool = False) -> None:
@@ -112,6 +115,7 @@ class Engine:
     async def stop(self) -> None:
         """End the load, the queue and (unless it is to be kept) the fleet, then the store."""
         await tasks.end(self._sampler)
+        await self._ahead.stop()
         await self.queue.stop()
         await tasks.end(self._bench)
         if self._keep_fleet:
@@ -155,6 +159,7 @@ class Engine:
             gpu_reason=reading.gpu_reason,
             host=reading.host,
             notices=self._notices(),
+            parts=self._ahead.parts if self.fleet.spec is None else (),
             last_fleet=self._last.spec,
         )
 
@@ -365,6 +370,7 @@ def _states(snapshot: Snapshot) -> tuple[object, ...]:
         tuple((s.id, s.status, s.now, s.cells_measured, s.cells_failed) for s in snapshot.queue),
         snapshot.queue_paused,
         snapshot.notices,
+        snapshot.parts,
     )
 
 

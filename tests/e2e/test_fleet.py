@@ -58,6 +58,10 @@ def test_a_fleet_from_up_to_down(lab: Lab) -> None:
 
     lab.run("down")
     assert lab.json("status")["instances"] == []
+    parts = until(lambda: lab.status()["parts"], "the parts are looked for while nothing runs")
+    assert [(part["name"], part["found"]) for part in parts] == [
+        ("llama-server", True), ("nginx", True), ("model", True),
+    ]  # fmt: skip
     last = lab.status()["last_fleet"]
     assert (last["model"], last["instances"], last["parallel"]) == (lab.model, 2, 2)
     lab.run("engine", "stop")

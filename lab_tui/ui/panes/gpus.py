@@ -6,6 +6,7 @@ from textual.content import Content
 
 from lab_tui.model import GpuReading, HostReading, Snapshot
 from lab_tui.ui import format as fmt
+from lab_tui.ui.panes import first
 from lab_tui.ui.theme import ACCENT, BAD, GOOD, MUTED, STRONG, WARN
 from lab_tui.ui.widgets.bars import gauge
 
@@ -18,7 +19,8 @@ def lines(snapshot: Snapshot, width: int) -> list[Content]:
     if not rows:
         reason = fmt.clip(snapshot.gpu_reason or "no reading yet", max(width - 10, 0))
         rows = [Content.assemble(" GPU ", ("N/A", WARN), (f": {reason}", MUTED))]
-    return [*rows, *_host(snapshot.host, width)]
+    rows += _host(snapshot.host, width)
+    return rows if snapshot.gpus or snapshot.instances else rows + first.no_card()
 
 
 def _share(used: int | None, total: int | None) -> float | None:

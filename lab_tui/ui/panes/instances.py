@@ -9,6 +9,7 @@ from textual.content import Content
 
 from lab_tui.model import InstanceState, InstanceView, Snapshot
 from lab_tui.ui import format as fmt
+from lab_tui.ui.panes import first
 from lab_tui.ui.series import Series
 from lab_tui.ui.theme import ACCENT, BAD, INSTANCE, MUTED, STRONG, WARN
 from lab_tui.ui.widgets.bars import sampled, spark
@@ -98,7 +99,7 @@ def lines(
 ) -> tuple[list[Content], list[str | None]]:
     """Lines and their keys (the index of the instance), by one of SORTS, equal ones by number."""
     if not snapshot.instances:
-        return _nothing(snapshot), []
+        return first.steps(snapshot), []
     columns, room = chosen(width)
     now = int(snapshot.time)
     curves = {view.index: series.columns(f"tps.{view.index}", room, step, now) for view in snapshot.instances}
@@ -116,14 +117,9 @@ def lines(
     return rows, keys
 
 
-def _nothing(snapshot: Snapshot) -> list[Content]:
-    """What a newcomer reads."""
-    first = " No fleet runs. " if snapshot.fleet is None else " No instance runs. "
-    return [
-        Content.assemble(first, "Press ", ("u", STRONG), " to choose a model and start one,"),
-        Content.assemble(" or ", ("n", STRONG), " to start a sweep, which brings its own fleet."),
-        Content.styled(" From a shell: lab-tui up -m MODEL.gguf -i 2 -p 4", MUTED),
-    ]
+def rows(snapshot: Snapshot) -> int:
+    """How many lines there are to show."""
+    return len(snapshot.instances) + 1 if snapshot.instances else len(first.steps(snapshot))
 
 
 def _head(columns: tuple[Column, ...], room: int, top: float) -> Content:

@@ -91,7 +91,7 @@ class OverviewScreen(LogCommands, QueueCommands):
         roomy = rows >= 24
         cards = len(snapshot.gpus) or 1
         wants = (
-            max(len(snapshot.instances) + 1, 3),
+            max(instances.rows(snapshot), 3),
             max(cards + 1, 9 if roomy else 4),
             max(len(snapshot.queue) + min(len(self.past), 4 if roomy else 1), 1),
             max(rows // 4, 3),
