@@ -65,11 +65,11 @@ async def test_unknown_is_never_zero() -> None:
     unknown = instance(0, busy=None, queue=None, tps=None, rss_bytes=None, uptime_s=None)
     state = snapshot(instances=(unknown,), load=None, gpus=(), gpu_reason="no driver")
     async with lab(FakeClient(state), (120, 40)) as shown:
+        await until(lambda: "p95 TTFT N/A (only our own load is timed)" in drawn(shown))
         row = shown.overview.instances.plain[1]
         assert " -/16 " in row
         assert " 0 " not in row.replace(" 0 ●", "")
         assert "N/A: no driver" in drawn(shown)
-        assert "p95 TTFT N/A (only our own load is timed)" in drawn(shown)
 
 
 async def test_empty_panes_tell_what_to_do() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from textual.command import CommandPalette
 from textual.widgets import Input, OptionList
 
+from lab_tui.model import SweepStatus
 from lab_tui.ui.actions import ACTIONS, Action, here
 from lab_tui.ui.palette import LabCommands
 from lab_tui.ui.screens.base import LabScreen
 from lab_tui.ui.screens.help import help_text
+from lab_tui.ui.screens.results import ResultsScreen
+from tests.ui.fake import sweep_view
 from tests.ui.helpers import Lab, lab, until
 
 # The keys that lead to a screen from the overview.
@@ -27,12 +32,20 @@ SCOPES = sorted({scope for action in ACTIONS for scope in action.scopes})
 
 async def go(shown: Lab, scope: str) -> LabScreen:
     assert scope in WAYS, f"say in WAYS how to come to the screen {scope}"
-    await shown.press(*WAYS[scope])
+    shown.client.finished = [sweep_view(4, status=SweepStatus.DONE), sweep_view(3, status=SweepStatus.DONE)]
+    for key in WAYS[scope]:
+        await shown.press(key)
+        if isinstance(shown.app.screen, ResultsScreen):
+            await until(partial(_is_filled, shown.app.screen))
     await until(lambda: isinstance(shown.app.screen, LabScreen) and scope == shown.screen.SCOPE)
     await until(lambda: shown.screen.is_mounted)
     shown.client.silent = True  # nothing moves by itself from here on
     await shown.pilot.pause()
     return shown.screen
+
+
+def _is_filled(screen: ResultsScreen) -> bool:
+    return screen.table.row_count > 1
 
 
 async def from_palette(screen: LabScreen, name: str) -> None:

@@ -146,9 +146,9 @@ class ResultsScreen(WinnerCommands):
 
     # -- actions of this screen
 
-    def on_data_table_row_selected(self) -> None:
+    async def on_data_table_row_selected(self) -> None:
         """Enter or a click on a row."""
-        self.act_open()
+        await self.action_act("open")
 
     def on_data_table_row_highlighted(self) -> None:
         """Other things can be done with another sweep."""

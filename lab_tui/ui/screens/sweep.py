@@ -211,9 +211,9 @@ class SweepScreen(WinnerCommands):
 
     # -- actions of this screen
 
-    def on_data_table_row_selected(self) -> None:
+    async def on_data_table_row_selected(self) -> None:
         """Enter or a click on a row."""
-        self.act_open()
+        await self.action_act("open")
 
     def on_data_table_row_highlighted(self) -> None:
         """Another row is under the cursor."""
