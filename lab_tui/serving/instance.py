@@ -18,7 +18,7 @@ from lab_tui import tasks
 from lab_tui.model import InstanceState, InstanceView, LabError, SlotsView
 from lab_tui.serving import llama_server
 from lab_tui.serving.ports import check_free
-from lab_tui.serving.process import Process, ProcessRecord, StopLadder, trim
+from lab_tui.serving.process import Process, ProcessRecord, StopLadder, nice_session, trim
 from lab_tui.serving.pulse import PULSE_S, SILENT, Look, Pulse, look_at
 from lab_tui.serving.readings import InstanceReading, plain_http, read_instance
 
@@ -32,7 +32,7 @@ STEADY_S = 60.0  # ready for so long: the count of restarts begins anew
 MAX_BACKOFF_S = 30.0
 # Hundreds of threads of theirs may want a processor at once: who measures them, shows them and brings
 # their tokens out comes first. With processors to spare it changes nothing.
-NICE = 5
+NICE = 10
 LOG_LINES = 20  # kept of a run that ended, to show why
 GB = 1e9
 LADDER = StopLadder()  # facts: with a live stream the first TERM usually hangs, the second ends it
@@ -270,7 +270,7 @@ class Instance:
 
     async def _while_fit(self, http: httpx.AsyncClient, process: Process) -> str:
         """Until it is dead, or has to be ended; why it has to be, "" when it is dead."""
-        poller = tasks.begin(self._poll(http), f"instance {self.index} readings")
+        poller = tasks.begin(self._poll(http, process.pid), f"instance {self.index} readings")
         pulse = tasks.begin(self._until_unfit(http, process), f"instance {self.index} pulse")
         death = tasks.begin(process.wait(), f"instance {self.index} end")
         try:
@@ -307,9 +307,11 @@ class Instance:
             return await asyncio.to_thread(look_at, process)
         return None
 
-    async def _poll(self, http: httpx.AsyncClient) -> None:
+    async def _poll(self, http: httpx.AsyncClient, pid: int) -> None:
         """Read the instance again and again; a reading that fails leaves the old one to age."""
+        stands_back = False
         while True:
+            stands_back = stands_back or nice_session(pid, NICE)
             with contextlib.suppress(httpx.HTTPError, msgspec.DecodeError):
                 self._reading = await read_instance(http, time.monotonic(), self._reading)
             await asyncio.to_thread(trim, self._log)

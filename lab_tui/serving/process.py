@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -20,6 +21,8 @@ import psutil
 
 from lab_tui.model import Data, LabError
 from lab_tui.text import printable
+
+log = logging.getLogger(__name__)
 
 LOG_LIMIT_BYTES = 32 * 1024 * 1024  # a log longer than this starts anew; the old one is kept as .1
 TAIL_BLOCK_BYTES = 256 * 1024
@@ -175,6 +178,23 @@ class Process:
     def log_lines(self, count: int) -> list[str]:
         """The last ``count`` lines that this run of the child has logged."""
         return tail(Path(self.record.log), count, start=self.record.log_offset)
+
+
+def nice_session(leader: int, nice: int) -> bool:
+    """Have the session that ``leader`` began stand back by ``nice``, 0 to 19, behind other sessions.
+
+    Linux with autogroups (sched(7)) shares processors out among sessions first, whatever the niceness
+    of the processes in them. False: it takes one such change in 0.1 s, and this one came too soon.
+    """
+    try:
+        Path(f"/proc/{leader}/autogroup").write_text(str(nice))
+    except BlockingIOError:
+        return False
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # a system without autogroups, or it has ended
+    except OSError as error:
+        log.info("the processors are shared with pid %d as with any other: %s", leader, error)
+    return True
 
 
 def session_members(leader: int) -> list[psutil.Process]:

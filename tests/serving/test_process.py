@@ -14,7 +14,15 @@ import pytest
 
 from lab_tui.model import LabError
 from lab_tui.serving import process as module
-from lab_tui.serving.process import Process, ProcessRecord, StopLadder, session_members, tail, trim
+from lab_tui.serving.process import (
+    Process,
+    ProcessRecord,
+    StopLadder,
+    nice_session,
+    session_members,
+    tail,
+    trim,
+)
 
 from .helpers import script, until, zombies
 
@@ -53,6 +61,11 @@ async def test_a_signal_is_a_negative_code(log: Path) -> None:
 async def test_one_that_stands_back(log: Path) -> None:
     child = Process.start(("/bin/sleep", "60"), log, os.environ, nice=5)
     assert psutil.Process(child.pid).nice() == psutil.Process().nice() + 5
+    group = Path(f"/proc/{child.pid}/autogroup")
+    if group.exists():
+        while not nice_session(child.pid, 5):
+            await asyncio.sleep(0.1)
+        assert group.read_text().split()[-1] == "5"
     await child.stop(QUICK)
 
 
