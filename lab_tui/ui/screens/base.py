@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
+from textual.reactive import Reactive
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
@@ -43,6 +44,9 @@ class LabScreen(Screen[None], inherit_bindings=False):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c,super+c", "screen.copy_text", show=False)]
     SCOPE: ClassVar[str] = ""
     FIRST_PANE: ClassVar[int] = 1  # has the focus at first
+
+    # Textual's own would send the whole screen again whenever the focus moves; the panes repaint themselves.
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Each screen's keys come from the registry."""
@@ -260,7 +264,8 @@ class LabScreen(Screen[None], inherit_bindings=False):
                 self.chosen = pane.number
                 self.show_panes()
                 pane.enter()
-                self.call_after_refresh(self.redraw)
+                if self.solo:  # it was not to be seen, and not drawn
+                    self.call_after_refresh(self.redraw)
 
     def act_next_pane(self) -> None:
         """Go to the next pane."""
