@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TAIL = 1000  # lines asked for at first
 SETTLE_S = 0.15  # a cursor that runs over ten instances asks for one log
-BATCH_S = 0.1  # lines that come within it are drawn at once
+FIRST_S = 0.1  # lines that come within it are drawn at once; later ones with the tick
 RETRY_S = 2.0
 
 
@@ -74,13 +74,13 @@ class LogTail(LogView):
     @work(group="log", exclusive=True)
     async def _follow(self, source: str) -> None:
         """Bring in lines for as long as this source is shown; after a broken line, begin again."""
-        client = cast("LabApp", self.app).client
+        lab = cast("LabApp", self.app)
         await asyncio.sleep(SETTLE_S)
         while True:
             try:
-                async for line in client.logs(source, tail=TAIL, follow=True):
+                async for line in lab.client.logs(source, tail=TAIL, follow=True):
                     if not self._fresh:
-                        self.set_timer(BATCH_S, self._flush)
+                        self.set_timer(lab.tick_s if self.total else FIRST_S, self._flush)
                     self._fresh.append(line.text)
                     if len(self._fresh) >= TAIL:
                         self._flush()
