@@ -87,6 +87,16 @@ def duration(seconds: float | None) -> str:
     return f"{minutes}m{s:02d}s" if minutes else f"{s}s"
 
 
+def uptime(seconds: float | None) -> str:
+    """How long something has run, to the minute: ``<1m``, ``12m``, ``2h11m``, ``3d4h``.
+
+    What grows for ever must not change, and be sent, with every second.
+    """
+    if seconds is None or seconds >= 3600:
+        return duration(seconds)
+    return f"{int(seconds) // 60}m" if seconds >= 60 else "<1m"
+
+
 def interval(seconds: float) -> str:
     """A tick: ``0.25s``, ``1s``."""
     return f"{seconds:g}s"

@@ -101,3 +101,10 @@ def test_figures_of_an_axis() -> None:
     assert [fmt.short(value) for value in values] == [
         "0", "0.5", "2.5", "20", "6,500", "12.5k", "100k", "1.2M"
     ]  # fmt: skip
+
+
+def test_uptime_changes_once_a_minute() -> None:
+    assert [fmt.uptime(seconds) for seconds in (None, 5, 59.9, 60, 119, 3599)] == [
+        "-", "<1m", "<1m", "1m", "1m", "59m",
+    ]  # fmt: skip
+    assert fmt.uptime(7860) == "2h11m"

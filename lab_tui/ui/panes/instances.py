@@ -44,13 +44,19 @@ def _most_first(value: float | None) -> float:
     return 1.0 if value is None else -value
 
 
+def _up(view: InstanceView) -> str:
+    """Seconds count while it starts."""
+    ready = view.state is InstanceState.READY
+    return fmt.uptime(view.uptime_s) if ready else fmt.duration(view.uptime_s)
+
+
 COLUMNS = (
     Column("PORT", 5, 2, lambda view: str(view.port)),
     Column("TOK/S", 7, 0, lambda view: fmt.rate(view.tps)),
     Column("SLOTS", 7, 1, _slots),
     Column("QUEUE", 5, 4, lambda view: fmt.count(view.queue)),
     Column("VRAM/RSS", 8, 5, _memory),
-    Column("UP", 6, 3, lambda view: fmt.duration(view.uptime_s)),
+    Column("UP", 6, 3, _up),
     Column("GPU", 4, 6, lambda view: view.gpu or fmt.UNKNOWN),
     Column("RSS", 6, 7, lambda view: fmt.size(view.rss_bytes)),
     Column("RESTARTS", 8, 8, lambda view: str(view.restarts)),
