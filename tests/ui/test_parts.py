@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from rich.segment import Segment
+from rich.style import Style
+from textual.content import Content
 
 from lab_tui.config import Settings, UiSettings
 from lab_tui.model import History, LabError
@@ -18,6 +21,7 @@ from lab_tui.ui.screens.results import ResultsScreen
 from lab_tui.ui.screens.sweep import SweepScreen
 from lab_tui.ui.series import Series
 from lab_tui.ui.widgets.bars import big, gauge, nice_top, spark
+from lab_tui.ui.widgets.lines import changed_to, merged
 from lab_tui.ui.widgets.pane import share_out
 from lab_tui.ui.widgets.plot import Chart, Curve, draw, ticks
 from tests.ui.fake import FakeClient, history, snapshot
@@ -78,6 +82,24 @@ def test_series_takes_history_below_what_came_since() -> None:
     assert None not in series.columns("tps", 60)
     series.load(History(time=(), series={}))
     assert series.columns("tps", 1) == [1226.4]
+
+
+def test_a_line_is_repainted_up_to_its_last_change() -> None:
+    old = Content.assemble(" 0 ready ", ("412.7", "bold"), "  16/16")
+    assert changed_to(old, old) == 0
+    assert changed_to(old, Content.assemble(" 0 ready ", ("413.7", "bold"), "  16/16")) == 12
+    assert changed_to(old, Content.assemble(" 0 ready ", ("412.7", "dim"), "  16/16")) == 14
+    assert changed_to(old, Content(" 0 ready")) == 21
+    assert changed_to(Content("模型 a"), Content("模型 b")) == 6
+
+
+def test_blanks_change_no_style() -> None:
+    green, plain = Style(color="green", bgcolor="black"), Style(color="white", bgcolor="black")
+    other = Style(color="white", bgcolor="blue")
+    pieces = [Segment(" ", plain), Segment("ab", green), Segment("  ", plain), Segment("c", plain)]
+    assert merged(pieces) == [Segment(" ab  ", green), Segment("c", plain)]
+    apart = [Segment("a", green), Segment(" ", other), Segment(" ", Style(bgcolor="blue", underline=True))]
+    assert merged(apart) == apart
 
 
 def test_share_out() -> None:

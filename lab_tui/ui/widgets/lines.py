@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -15,26 +15,21 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.style import Style
 
-NEAR = 12  # unchanged cells between two changes that cost less to send than another move of the cursor
 
+def changed_to(old: Content, new: Content) -> int:
+    """The column behind the last one in which two lines differ; 0 when they are the same.
 
-def changes(old: Content, new: Content) -> list[tuple[int, int]]:
-    """Where two lines differ, as (column, width): only that is sent over the wire."""
+    A line is sent from its widget's left edge to the right end of what is repainted, and once more for
+    each further region in it: one region up to the last difference is the least that can be sent.
+    """
     before, now = _cells(old), _cells(new)
-    whole = max(len(before), len(now), 1)
     if old.cell_length != len(before) or new.cell_length != len(now):
-        return [(0, max(old.cell_length, new.cell_length, 1))]  # wide characters: columns are not places
+        return max(old.cell_length, new.cell_length)  # wide characters: columns are not places
+    whole = max(len(before), len(now))
     blank: tuple[str, tuple[object, ...]] = (" ", ())
     before += [blank] * (whole - len(before))
     now += [blank] * (whole - len(now))
-    runs: list[tuple[int, int]] = []
-    for place in range(whole):
-        if before[place] != now[place]:
-            if runs and place - runs[-1][1] <= NEAR:
-                runs[-1] = (runs[-1][0], place + 1)
-            else:
-                runs.append((place, place + 1))
-    return [(start, end - start) for start, end in runs]
+    return next((place + 1 for place in reversed(range(whole)) if before[place] != now[place]), 0)
 
 
 def _cells(line: Content) -> list[tuple[str, tuple[object, ...]]]:
@@ -45,6 +40,33 @@ def _cells(line: Content) -> list[tuple[str, tuple[object, ...]]]:
         end = min(end, len(text))
         styles[start:end] = [(*held, style) for held in styles[start:end]]
     return list(zip(text, styles, strict=True))
+
+
+def merged(segments: Iterable[Segment]) -> list[Segment]:
+    """The same picture in fewer pieces: each change of style costs some 30 bytes on the wire.
+
+    A blank shows no colour but its ground, so it goes along with what stands beside it.
+    """
+    kept: list[Segment] = []
+    for segment in segments:
+        if kept and _alike(kept[-1], segment):
+            before = kept[-1]
+            style = before.style if before.text.strip(" ") else segment.style
+            kept[-1] = Segment(before.text + segment.text, style)
+        else:
+            kept.append(segment)
+    return kept
+
+
+def _alike(one: Segment, other: Segment) -> bool:
+    """Whether two pieces can be drawn in one style."""
+    if one.style is None or other.style is None or one.style == other.style:
+        return one.style == other.style
+    if one.text.strip(" ") and other.text.strip(" "):
+        return False
+    left, right = one.style, other.style
+    drawn = any(style.reverse or style.underline or style.strike for style in (left, right))
+    return not drawn and (left.bgcolor, left.meta) == (right.bgcolor, right.meta)
 
 
 class LineList(ScrollView, can_focus=True, inherit_bindings=False):
@@ -132,7 +154,7 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         top = self.scroll_offset.y
         for place, (old, new) in enumerate(zip(before, self._lines, strict=True)):
             if top <= place < top + self.size.height and not old.is_same(new):
-                self.refresh(*(Region(x, place - top, width, 1) for x, width in changes(old, new)))
+                self.refresh(Region(0, place - top, changed_to(old, new), 1))
 
     def select(self, key: str) -> None:
         """Select the line of ``key`` when it is there."""
@@ -193,7 +215,7 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
             Segment(text, part.rich_style)
             for text, part in line.render(style, end="", parse_style=self._parse)
         ]
-        return Strip(segments).adjust_cell_length(width, style.rich_style)
+        return Strip(merged(Strip(segments).adjust_cell_length(width, style.rich_style)))
 
     def _parse(self, style: str | Style) -> Style:
         """A style by its words, in the colours of the theme."""
