@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from time import monotonic
 
 import msgspec
@@ -43,16 +44,18 @@ _NAMES = {
 
 
 def parse_metrics(text: str) -> Counters:
-    """The counters in a /metrics page; lines that are none of them are passed over."""
+    """The counters in a /metrics page; lines that are none of them, or no number, are passed over."""
     found: dict[str, float] = {}
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")
         key = _NAMES.get(name.partition("{")[0])
         if key:
             try:
-                found[key] = float(value)
+                number = float(value)
             except ValueError:
                 continue
+            if math.isfinite(number):
+                found[key] = number
     return Counters(**found)
 
 

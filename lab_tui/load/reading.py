@@ -196,7 +196,7 @@ class TokenStream(HttpStream):
             return
         count = int(found[0])
         self._count(count)
-        if self._plain and (before := body.find(_NOT_STOPPED)) >= 0:
+        if self._plain and count <= self.limit and (before := body.find(_NOT_STOPPED)) >= 0:
             after = body[found.end() :] + b"\r\n"
             self.endings = self._tally.endings(body[before : found.start()], after, count)
 
@@ -204,6 +204,9 @@ class TokenStream(HttpStream):
         """The stream has brought ``count`` tokens so far."""
         fresh = count - self.tokens
         if fresh <= 0:
+            return
+        if count > self.limit:  # before anything is done for each of them: it may be any number
+            self.fail("endless stream")
             return
         now = monotonic()
         self.lane.tokens += fresh
@@ -217,8 +220,6 @@ class TokenStream(HttpStream):
                 self.add_gap(gap)
         self.last = now
         self.tokens = count
-        if count > self.limit:
-            self.fail("endless stream")
 
     # -- the rest
 
@@ -286,8 +287,8 @@ class TokenStream(HttpStream):
             return "invalid JSON"
         try:
             return self._event(event, error=name == b"error")
-        except (TypeError, AttributeError, ValueError):
-            return "unexpected JSON"  # fields of other types than any known server sends
+        except (TypeError, AttributeError, ValueError, LookupError, ArithmeticError):
+            return "unexpected JSON"  # other fields, or of other types, than any known server sends
 
     def _event(self, event: dict[str, Any], error: bool) -> str:
         if error or event.get("error"):
