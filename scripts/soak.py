@@ -17,7 +17,7 @@ from own_lab import own_lab
 
 from lab_tui import paths
 from lab_tui.client import EngineClient, ensure_engine
-from lab_tui.model import AxisValue, FleetSpec, SweepSpec, SweepStatus, WindowSpec, Workload
+from lab_tui.model import AxisValue, FleetSpec, SweepSpec, WindowSpec, Workload
 from lab_tui.sweep import space
 
 SWEEP = 100  # cells
@@ -65,8 +65,7 @@ async def soak(cells: int) -> list[str]:
             while added < min(done + AHEAD, sweeps):
                 await client.sweep(space.laid_out(sweep(), 1))
                 added += 1
-            over = [view for view in await client.sweeps() if view.status is SweepStatus.DONE]
-            if len(over) > done:
+            if added - len((await client.snapshot()).queue) > done:  # to list all of them takes memory itself
                 looks[done + 1] = (engine.memory_info().rss, store_bytes())
                 rss, size = looks[done + 1]
                 rate = SWEEP * (done + 1) / (time.monotonic() - began)
