@@ -26,7 +26,7 @@ from lab_tui.serving.process import Process, ProcessRecord
 log = logging.getLogger(__name__)
 
 FRONT_RETRY_S = 1.0
-HEAR_S = 5.0  # how long an engine waits for instances that it takes over to answer
+HEAR_S = 5.0  # how long an engine waits for what it takes over to answer, instances and front
 
 
 class FleetRecord(Data, frozen=True, kw_only=True):
@@ -208,7 +208,10 @@ class Fleet:
             if record.front is not None:
                 await self.front.adopt(record.front)
             await self._until_heard([self._instances[i] for i in record.wanted if i in found])
-            await self._try_front()
+            try:
+                await asyncio.wait_for(self._try_front(), HEAR_S)
+            except TimeoutError:  # an nginx that hangs keeps no viewer waiting
+                self._front_due.set()
             self._begin_front_task()
         return True
 

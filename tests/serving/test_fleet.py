@@ -15,8 +15,10 @@ import psutil
 import pytest
 
 from lab_tui.model import FrontState, InstanceState, LabError
+from lab_tui.serving import fleet as fleet_module
 from lab_tui.serving import instance as instance_module
 from lab_tui.serving.fleet import Fleet
+from lab_tui.serving.front import READY_TIMEOUT_S
 from lab_tui.serving.process import StopLadder
 from lab_tui.serving.readings import plain_http
 
@@ -621,6 +623,24 @@ async def test_slow_instances_stay_in_the_front_while_an_heir_takes_over(
     await hammer.more(10)
     await hammer.stop()
     assert (hammer.troubles, set(hammer.answers)) == ([], {200})
+
+
+async def test_a_front_that_hangs_does_not_hold_an_heir_up(
+    make_fleet: MakeFleet, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_module, "HEAR_S", 0.5)
+    old = make_fleet()
+    await up(old, tiny_spec(model))
+    nginx = psutil.Process(old.front.view.pid)
+    await old.detach()
+    nginx.suspend()
+    heir = make_fleet()
+    began = time.monotonic()
+    assert await heir.adopt() is True
+    assert time.monotonic() - began < READY_TIMEOUT_S
+    nginx.resume()
+    await until(lambda: heir.front.view.ready == 2, "the front to be taken over")
+    assert heir.front.view.pid == nginx.pid
 
 
 async def test_an_heir_starts_again_what_died_meanwhile(make_fleet: MakeFleet, model: Path) -> None:
