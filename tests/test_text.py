@@ -57,7 +57,7 @@ def test_every_way_out_of_a_command_shows_it(
     seen = capsys.readouterr()
     for line in (seen.out + seen.err).splitlines():
         assert harmless(line), line
-    assert seen.out.splitlines()[2:4] == ["NAME", "m\\x1b]0;owned\\x07\\u202e\\x0a.gguf"]
+    assert seen.out.splitlines()[2:4] == ["NAME", "m\\x1b]0;owned\\x07\\u202e .gguf"]  # a row is one line
     assert seen.err.splitlines()[-1] == "lab-tui: m\\x1b]0;owned\\x07\\u202e\\x0a.gguf"
     output.put_file(name)
     assert capsys.readouterr().out == f"{name}\n"  # into a file or a pipe it is exact

@@ -39,4 +39,4 @@ async def test_it_goes_through_the_front_it_is_given_and_leaves_nothing() -> Non
     found = await ceiling.ceiling_tps(8, front, steps=1)
     assert 0 < found < 8 * 10 * 1.1
     assert seen
-    assert children() == before
+    assert children() <= before  # what an earlier test left to end may have ended
