@@ -25,6 +25,7 @@ class Figures(Data, frozen=True, kw_only=True):
 
     tps: float
     half_width: float | None  # of the 95 % interval of tok/s
+    within: float | None  # the same by the runs' own intervals alone
     ttft_p95_ms: float | None
     stream_p5_tps: float | None
     runs: int
@@ -56,8 +57,11 @@ def _only_wide(run: Measurement) -> bool:
 
 
 def is_settled(found: Figures) -> bool:
-    """Whether the interval of these figures is narrow enough to be one number."""
-    return found.half_width is None or found.half_width <= WIDE * found.tps
+    """Whether these runs know their rate narrowly enough for it to be one number.
+
+    How far runs are apart says nothing of that: two runs know it so badly that nothing would be settled.
+    """
+    return found.within is None or found.within <= WIDE * found.tps
 
 
 def repeated(cell: CellView) -> tuple[Measurement, ...]:
@@ -118,14 +122,15 @@ def figures(counted: Sequence[Measurement], between: Spread | None) -> Figures |
     if not counted:
         return None
     tps = mean([run.throughput_tps for run in counted])
-    within = [run.throughput_ci95_tps for run in counted if run.throughput_ci95_tps is not None]
-    half_width = math.sqrt(mean([one * one for one in within]) / len(within)) if within else None
+    own = [run.throughput_ci95_tps for run in counted if run.throughput_ci95_tps is not None]
+    within = half_width = math.sqrt(mean([one * one for one in own]) / len(own)) if own else None
     if between is not None and len(counted) > 1:
         apart = t95(between.freedom) * between.share * tps / math.sqrt(len(counted))
         half_width = max(half_width or 0.0, apart)
     return Figures(
         tps=tps,
         half_width=half_width,
+        within=within,
         ttft_p95_ms=_mean(run.ttft_ms.p95 for run in counted),
         stream_p5_tps=_mean(run.per_stream_tps.p5 for run in counted),
         runs=len(counted),

@@ -117,3 +117,10 @@ def test_a_widely_known_cell_is_settled_by_more_runs_or_does_not_win() -> None:
     moved = msgspec.structs.replace(cells[1].result or wide, flags=("drift: it went on",))
     cells[1] = msgspec.structs.replace(cells[1], result=moved, repeats=())
     assert 1 not in confirmed(cells, lambda _: 100.0)
+
+
+def test_the_best_stays_while_only_it_was_measured_again() -> None:
+    """Two runs that differ a little know their spread badly (Student's t of one degree of freedom)."""
+    cells = list(viewed(sweep_spec(), 100.0, 158.0, 130.0))
+    cells[1] = msgspec.structs.replace(cells[1], repeats=(measurement(154.0),))
+    assert confirm.best(cells, Slo()) == 1
