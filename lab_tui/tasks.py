@@ -18,6 +18,16 @@ def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     return task
 
 
+async def to_its_end(work: Coroutine[Any, Any, T], name: str) -> T:
+    """The result of ``work``, which is not cut short when the one who asked for it leaves."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_tell)  # nobody else hears of an error now
+        raise
+
+
 async def end(task: asyncio.Task[Any] | None) -> None:
     """Cancel a task and return when it has ended, however it ended."""
     if task is not None:

@@ -216,8 +216,11 @@ class Engine:
     # -- commands
 
     async def up(self, spec: FleetSpec) -> None:
-        """Make the fleet be ``spec``. Raises LabError while something is measured."""
+        """Make the fleet be ``spec``, also when who asked has left. Raises LabError while it is measured."""
         self._refuse_while_measuring()
+        await tasks.to_its_end(self._up(spec), "fleet up")
+
+    async def _up(self, spec: FleetSpec) -> None:
         async with self._claim:  # the queue waits, so that it does not take the fleet meanwhile
             await self.fleet.check(spec)
             await self.queue.yield_fleet(pause=False)
@@ -230,7 +233,7 @@ class Engine:
         if action not in actions:
             raise LabError(f"an instance cannot {action}", f"use {', '.join(actions)}")
         self._refuse_while_measuring()
-        await actions[action](index)
+        await tasks.to_its_end(actions[action](index), f"{action} instance {index}")
 
     def _refuse_while_measuring(self) -> None:
         """A fleet that changes while it is measured would make the figures wrong."""
@@ -245,7 +248,7 @@ class Engine:
         """Stop the fleet; a sweep that uses it is paused at once, a bench of it ends."""
         await tasks.end(self._bench)
         await self.queue.yield_fleet(pause=self.queue.running() is not None)
-        await self.fleet.down()
+        await tasks.to_its_end(self.fleet.down(), "fleet down")
 
     async def import_results(self, file: ResultsFile) -> SweepView:
         """Keep a CSV of results as a finished sweep. Raises LabError naming what is wrong with it."""
