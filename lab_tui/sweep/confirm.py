@@ -49,18 +49,20 @@ def field(cells: Sequence[CellView], slo: Slo) -> list[int]:
     """The cells to measure again, in the order of the sweep: those that may be the best by first runs.
 
     A single figure that is the highest of many is too high more often than not, so they are ranked by
-    figures which the neighbours and the drift so far have levelled. At least the next best takes part,
-    so that the spread between runs is known where the winner stands alone.
+    figures which the neighbours and the drift so far have levelled, those that are only known widely by what
+    they may well make. At least the next best takes part, so that the spread between runs is known where
+    the winner stands alone.
     """
     first = _measured([msgspec.structs.replace(cell, repeats=()) for cell in cells], slo)
     highest = sorted(first, key=lambda index: first[index].tps, reverse=True)[:COMPARED]
     if len(highest) < FEWEST:
         return []
     learnt = Learnt(cells, {index: run for index in highest if (run := cells[index].result)}, Slo())
-    expected = {index: learnt.outlook(cells[index]).tps for index in highest}
-    ranked = sorted(highest, key=lambda index: expected[index], reverse=True)
-    floor = expected[ranked[0]] * (1 - NEAR)
-    return sorted(i for place, i in enumerate(ranked[:MOST]) if place < FEWEST or expected[i] >= floor)
+    expected = {index: learnt.outlook(cells[index]) for index in highest}
+    ranked = sorted(highest, key=lambda index: expected[index].high, reverse=True)
+    floor = max(one.tps for one in expected.values()) * (1 - NEAR)
+    near = (i for place, i in enumerate(ranked[:MOST]) if place < FEWEST or expected[i].high >= floor)
+    return sorted(near)
 
 
 def again(cells: Sequence[CellView], slo: Slo) -> int | None:

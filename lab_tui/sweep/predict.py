@@ -37,6 +37,7 @@ class Outlook(Data, frozen=True, kw_only=True):
     """What is to be expected of a cell."""
 
     tps: float
+    high: float  # tok/s that it may well make: more than `tps` where its own interval is wide
     gain: float  # over the best, as a share, times the chance that the SLO is kept (that alone: none was yet)
 
 
@@ -67,7 +68,8 @@ class Learnt:
         gain = math.prod(bound.chance(point) for bound in self._bounds)
         if self._best is not None:
             gain *= expected_gain(predicted, deviation, self._best)
-        return Outlook(tps=math.exp(predicted), gain=gain)
+        unsure = max(0.0, deviation - TPS_NOISE)  # so much every measured cell is
+        return Outlook(tps=math.exp(predicted), high=math.exp(predicted + unsure), gain=gain)
 
     def why_not(self, cell: CellView) -> str:
         """What its neighbours predict."""

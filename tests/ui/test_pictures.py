@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,17 +13,29 @@ from lab_tui.config import Settings, UiSettings
 from lab_tui.ui import app, link
 from lab_tui.ui.glyphs import plain
 from lab_tui.ui.screens.dialogs import QuitDialog
+from lab_tui.ui.screens.form import Form
 from lab_tui.ui.screens.help import HelpScreen
 from lab_tui.ui.widgets import header
 from tests.ui.fake import FakeClient, empty
 from tests.ui.helpers import Lab, lab, until
 from tests.ui.pictures import check, picture
+from tests.ui.test_registry import WAYS, go
 
 SIZES = ((80, 24), (120, 40), (200, 50))
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Clock times are those of one place, wherever this runs."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch, greenwich: None) -> SimpleNamespace:
     """Ages and waits are told by it; it moves only when a test says so. The terminal has all colours."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("COLORTERM", "truecolor")
@@ -78,6 +90,30 @@ async def test_cards_and_a_lost_engine(act: Callable[[Lab], Awaitable[None]], tm
     async with lab() as shown:
         await act(shown)
         await look(act.__name__, shown, tmp_path)
+
+
+@pytest.mark.parametrize("scope", sorted(WAYS.keys() - {"overview"}))
+async def test_screens(scope: str, tmp_path: Path) -> None:
+    async with lab() as shown:
+        await go(shown, scope)
+        await look(scope, shown, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "keys"), [("throughput", ("2", "z")), ("log", ("l",))])
+async def test_a_pane_alone(name: str, keys: tuple[str, ...], tmp_path: Path) -> None:
+    async with lab() as shown:
+        await with_log(shown)
+        await shown.press(*keys)
+        await look(name, shown, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "key"), [("new_sweep", "n"), ("fleet", "u")])
+async def test_forms(name: str, key: str, tmp_path: Path) -> None:
+    async with lab() as shown:
+        await with_log(shown)
+        await shown.press(key)
+        await until(lambda: isinstance(shown.app.screen, Form))
+        await look(name, shown, tmp_path)
 
 
 async def test_empty(tmp_path: Path) -> None:
