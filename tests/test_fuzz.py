@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import string
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientSession, UnixConnector, web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -54,21 +54,27 @@ Post = Callable[[str, bytes], tuple[int, bytes]]
 
 
 @pytest.fixture(scope="module")
-def post(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
+def post() -> Iterator[Post]:
     """An engine whose store is open and nothing else."""
-    folder = tmp_path_factory.mktemp("engine")
+    with tempfile.TemporaryDirectory(prefix="lab-") as folder:  # the path of a socket has to be short
+        yield from answers(Path(folder))
+
+
+def answers(folder: Path) -> Iterator[Post]:
     for name in ("run", "state", "logs"):
         (folder / name).mkdir()
 
-    async def opened() -> tuple[Engine, TestClient[web.Request, web.Application]]:
+    async def opened() -> tuple[Engine, web.AppRunner, ClientSession]:
         engine = Engine(Settings(), runtime=folder / "run", state=folder / "state", logs=folder / "logs")
         await engine._store.call(engine._store.open)
-        client = TestClient(TestServer(application(engine)))
-        await client.start_server()
-        return engine, client
+        server = web.AppRunner(application(engine))
+        await server.setup()
+        socket = str(folder / "run" / "socket")
+        await web.UnixSite(server, socket).start()
+        return engine, server, ClientSession("http://lab", connector=UnixConnector(socket))
 
     with asyncio.Runner() as runner:
-        engine, client = runner.run(opened())
+        engine, server, client = runner.run(opened())
 
         async def asked(path: str, body: bytes) -> tuple[int, bytes]:
             answer = await client.post(path, data=body)
@@ -76,6 +82,7 @@ def post(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
 
         yield lambda path, body: runner.run(asked(path, body))
         runner.run(client.close())
+        runner.run(server.cleanup())
         runner.run(engine._store.close())
 
 

@@ -117,7 +117,7 @@ def test_start_stop_sweep_detach_attach(lab: Lab, terminal: Terminal, width: int
     terminal.keys("Enter")
     terminal.shows("EXIT=0")
     terminal.open(width, height)
-    text = terminal.shows(r"✔ done +custom.*2/2", 150.0)
+    text = terminal.shows(r"✔ done +#1 custom.*2/2", 150.0)
     assert re.search(r"best 1×1 c=\d", text)
     terminal.shows(ready(2))  # the fleet of before is back
 
