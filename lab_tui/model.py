@@ -224,6 +224,7 @@ class InstanceView(Data, frozen=True, kw_only=True):
     reading_age_s: float | None = None  # how old busy, queue and tps are
     restarts: int = 0
     command: tuple[str, ...] = ()
+    vram_by_gpu: dict[int, int] = {}  # bytes by index of the card; empty where the driver does not tell
 
 
 class SlotView(Data, frozen=True, kw_only=True):
@@ -301,7 +302,14 @@ class GpuReading(Data, frozen=True, kw_only=True):
     power_w: float | None = None
     power_cap_w: float | None = None
     temperature_c: float | None = None
-    missing: dict[str, str] = {}
+    missing: dict[str, str] = {}  # also "memory": it is the system's; "processes": whose memory is not told
+    maker: str = ""  # NVIDIA, AMD, Apple
+    clock_mhz: float | None = None  # of the processors
+    clock_max_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    fan_pct: float | None = None  # of its full speed
+    throttle: tuple[str, ...] | None = None  # what holds the clocks back; empty: nothing
+    energy_j: float | None = None  # used since the driver started to count
 
 
 class LoadView(Data, frozen=True, kw_only=True):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from lab_tui.cli.output import duration
-from lab_tui.model import Snapshot, SweepSpec
+from lab_tui.model import GpuReading, Snapshot, SweepSpec
 from lab_tui.text import plural
 
 if TYPE_CHECKING:
@@ -36,11 +37,18 @@ async def room_here(snapshot: Snapshot | None, reserve_gb: float) -> Room:
     """What is free on this machine now; what the instances of ``snapshot`` hold counts as free."""
     from lab_tui.sweep.fit import measure_room
     from lab_tui.telemetry.cgroup import Limits
-    from lab_tui.telemetry.gpu import GpuReader
 
-    gpus = snapshot.gpus if snapshot else (await asyncio.to_thread(GpuReader().read))[0]
+    gpus = snapshot.gpus if snapshot else await asyncio.to_thread(_cards)
     held = {i.pid: i.vram_bytes for i in snapshot.instances if i.pid} if snapshot else {}
     return measure_room(gpus, held, reserve_gb, Limits())
+
+
+def _cards() -> tuple[GpuReading, ...]:
+    """All cards, read once."""
+    from lab_tui.telemetry.gpu import all_cards
+
+    with closing(all_cards()) as reader:
+        return reader.read()[0]
 
 
 def text(found: Outline) -> str:

@@ -11,14 +11,17 @@ import asyncio
 import functools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from lab_tui.model import Data, GpuReading, HostReading
-from lab_tui.telemetry.gpu import CardReader, GpuReader
+from lab_tui.telemetry.gpu import SLOW_S, CardReader, Together, all_cards
+from lab_tui.telemetry.gpu.reader import FIGURES
 from lab_tui.telemetry.host import HostReader
 
 STOP_S = 1.0  # how long `stop` waits for a thread
 STALE_S = 10.0  # a card that said nothing for so long says nothing any more
+CALM = 2.0  # so much more seldom are cards asked while something is measured: it costs the workload
 
 
 class Reading(Data, frozen=True, kw_only=True):
@@ -28,6 +31,10 @@ class Reading(Data, frozen=True, kw_only=True):
     gpus: tuple[GpuReading, ...] = ()
     gpu_reason: str = ""  # why `gpus` is empty; "" when it is not
     vram_by_pid: dict[int, int] = {}  # bytes of card memory by process
+    vram_by_card: dict[int, dict[int, int]] = {}  # the same by process and index of the card
+    cards_at: float = 0.0  # monotonic: when the cards said it
+    cards_every_s: float = 0.0  # seconds between two readings of utilisation, memory, power, throttling
+    slow_every_s: float = 0.0  # and of the rest
 
 
 class _Cards(Data, frozen=True, kw_only=True):
@@ -36,7 +43,7 @@ class _Cards(Data, frozen=True, kw_only=True):
     at: float
     gpus: tuple[GpuReading, ...]
     reason: str
-    vram_by_pid: dict[int, int]
+    vram_by_card: dict[int, dict[int, int]]
 
 
 class Poller:
@@ -49,10 +56,11 @@ class Poller:
         host: HostReader | None = None,
         cards: Sequence[CardReader] | None = None,
     ) -> None:
-        """``poll_s`` seconds between readings. ``cards`` are the readers of the makers: NVIDIA's."""
+        """``poll_s`` seconds between readings. ``cards`` are the readers of the makers: all there are."""
         self._poll_s = poll_s
         self._read_host = (host or HostReader()).read
-        self._readers = tuple(cards) if cards is not None else (GpuReader(),)
+        self._reader = Together(cards) if cards is not None else all_cards()
+        self._calm = 0  # how many measurements go on
         self._host = self._read_host()
         self._cards: _Cards | None = None
         self._began = time.monotonic()
@@ -68,9 +76,33 @@ class Poller:
             waited = f" for {silent:.0f} s" if silent >= STALE_S else ""
             return Reading(host=self._host, gpu_reason=f"the driver has not answered yet{waited}")
         gpus = cards.gpus
-        if silent >= max(STALE_S, 3 * self._poll_s):
+        every_s, slow_s = self._rates()
+        if silent >= max(STALE_S, 3 * every_s):
             gpus = tuple(_unknown(gpu, f"the driver has not answered for {silent:.0f} s") for gpu in gpus)
-        return Reading(host=self._host, gpus=gpus, gpu_reason=cards.reason, vram_by_pid=cards.vram_by_pid)
+        return Reading(
+            host=self._host,
+            gpus=gpus,
+            gpu_reason=cards.reason,
+            vram_by_pid={pid: sum(sizes.values()) for pid, sizes in cards.vram_by_card.items()},
+            vram_by_card=cards.vram_by_card,
+            cards_at=cards.at,
+            cards_every_s=every_s,
+            slow_every_s=slow_s,
+        )
+
+    @contextmanager
+    def calm(self) -> Iterator[None]:
+        """Ask the cards more seldom meanwhile: each question takes something from what is measured."""
+        self._calm += 1
+        try:
+            yield
+        finally:
+            self._calm -= 1
+
+    def _rates(self) -> tuple[float, float]:
+        """Seconds between two readings of what changes by the second, and of the rest."""
+        factor = CALM if self._calm else 1.0
+        return factor * self._poll_s, factor * max(SLOW_S, self._poll_s)
 
     def start(self) -> None:
         """Begin to read. Needs a running loop."""
@@ -98,10 +130,9 @@ class Poller:
         try:
             while not self._stopping.is_set():
                 self._hand_over(loop, functools.partial(self._take_cards, self._ask_cards()))
-                self._stopping.wait(self._poll_s)
+                self._stopping.wait(self._rates()[0])
         finally:
-            for reader in self._readers:
-                reader.close()
+            self._reader.close()
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop, take: Callable[[], None]) -> None:
         """Have the loop take a reading, unless it is over: a hung driver may come back after that."""
@@ -120,24 +151,12 @@ class Poller:
 
     def _ask_cards(self) -> _Cards:
         """All cards of all makers."""
-        gpus: list[GpuReading] = []
-        reasons: list[str] = []
-        vram: dict[int, int] = {}
-        for reader in self._readers:
-            found, reason = reader.read()
-            gpus += found
-            reasons += [reason] if reason else []
-            vram |= _sum(vram, reader.vram_by_pid)
-        reason = "" if gpus else "; ".join(reasons)
-        return _Cards(at=time.monotonic(), gpus=tuple(gpus), reason=reason, vram_by_pid=vram)
-
-
-def _sum(first: Mapping[int, int], second: Mapping[int, int]) -> dict[int, int]:
-    return {pid: first.get(pid, 0) + second.get(pid, 0) for pid in first.keys() | second.keys()}
+        gpus, reason = self._reader.read(self._rates()[1])
+        processes = {pid: dict(sizes) for pid, sizes in self._reader.processes.items()}
+        return _Cards(at=time.monotonic(), gpus=gpus, reason=reason, vram_by_card=processes)
 
 
 def _unknown(gpu: GpuReading, reason: str) -> GpuReading:
     """The row of a card whose figures have gone stale."""
-    kept = {"index", "name", "uuid", "missing"}
-    fields = [field for field in GpuReading.__struct_fields__ if field not in kept]
-    return GpuReading(index=gpu.index, name=gpu.name, uuid=gpu.uuid, missing=dict.fromkeys(fields, reason))
+    missing = dict.fromkeys(FIGURES, reason)
+    return GpuReading(index=gpu.index, name=gpu.name, uuid=gpu.uuid, maker=gpu.maker, missing=missing)

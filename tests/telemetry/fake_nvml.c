@@ -85,8 +85,39 @@ int nvmlDeviceGetEnforcedPowerLimit(void *card, unsigned *milliwatt) {
 
 int nvmlDeviceGetTemperature(void *card, int sensor, unsigned *celsius) {
     (void)sensor;
-    *celsius = 61;
+    *celsius = knob("celsius", 61);
     return answer(card, "temperature");
+}
+
+int nvmlDeviceGetTotalEnergyConsumption(void *card, unsigned long long *millijoule) {
+    *millijoule = knob("energy_mj", 7000000);
+    return answer(card, "energy");
+}
+
+int nvmlDeviceGetClockInfo(void *card, int clock, unsigned *mhz) {
+    *mhz = clock == 2 ? 3201 : 1755; /* memory, else processors */
+    return answer(card, "clock");
+}
+
+int nvmlDeviceGetMaxClockInfo(void *card, int clock, unsigned *mhz) {
+    (void)clock;
+    *mhz = 1980;
+    return answer(card, "clock_max");
+}
+
+int nvmlDeviceGetFanSpeed(void *card, unsigned *percent) {
+    *percent = 40;
+    return answer(card, "fan");
+}
+
+int nvmlDeviceGetCurrentClocksEventReasons(void *card, unsigned long long *bits) {
+    *bits = knob("throttle_bits", 1);
+    return answer(card, "reasons");
+}
+
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *card, unsigned long long *bits) {
+    *bits = knob("throttle_bits", 1);
+    return answer(card, "old_reasons");
 }
 
 struct process { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; };

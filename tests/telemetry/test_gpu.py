@@ -14,28 +14,21 @@ from typing import Any
 import psutil
 import pytest
 
+from lab_tui.telemetry.gpu.reader import FIGURES
 from lab_tui.telemetry.pids import as_we_number
 
-FIGURES = (
-    "util_pct",
-    "memory_used_bytes",
-    "memory_total_bytes",
-    "power_w",
-    "power_cap_w",
-    "temperature_c",
-)
 NOT_SUPPORTED = "not supported by this card"
 
 # Reads once for each line of its input, which is the time on the clock.
 READER = """
 import sys, msgspec
-from lab_tui.telemetry.gpu import GpuReader
+from lab_tui.telemetry.gpu import NvidiaReader
 now = 0.0
-reader = GpuReader(lambda: now)
+reader = NvidiaReader(lambda: now)
 for line in sys.stdin:
     now = float(line)
     gpus, reason = reader.read()
-    row = {"gpus": gpus, "reason": reason, "vram": reader.vram_by_pid}
+    row = {"gpus": gpus, "reason": reason, "vram": reader.processes}
     print(msgspec.json.encode(row).decode(), flush=True)
 reader.close()
 """
@@ -116,10 +109,17 @@ def test_one_card(driver: Driver) -> None:
             "power_w": 250.5,
             "power_cap_w": 350.0,
             "temperature_c": 61.0,
-            "missing": {},
+            "missing": {"processes": "the driver does not tell the memory of some"},
+            "maker": "NVIDIA",
+            "clock_mhz": 1755.0,
+            "clock_max_mhz": 1980.0,
+            "memory_clock_mhz": 3201.0,
+            "fan_pct": 40.0,
+            "throttle": [],  # idleness holds nothing back
+            "energy_j": 7000.0,
         }
     ]
-    assert row["vram"] == {"4711": 1_000_000_000}  # what is not available is not 0
+    assert row["vram"] == {"4711": {"0": 1_000_000_000}}  # what is not available is not 0
 
 
 def test_fourteen_cards(driver: Driver) -> None:
@@ -128,34 +128,50 @@ def test_fourteen_cards(driver: Driver) -> None:
     assert [(gpu["index"], gpu["name"], gpu["util_pct"]) for gpu in row["gpus"]] == [
         (n, f"Fake {n}", 90.0 + n % 10) for n in range(14)
     ]
-    assert row["vram"] == {"4711": 14_000_000_000}
+    assert row["vram"] == {"4711": {str(n): 1_000_000_000 for n in range(14)}}
 
 
 def test_an_unsupported_field_is_none_with_its_reason(driver: Driver) -> None:
-    driver.be(util=3, temperature=3, power=3, cap=4, processes_v3=13)
+    asked = {"util": 3, "temperature": 3, "power": 3, "cap": 4, "fan": 3, "energy": 3, "clock_max": 13}
+    driver.be(processes_v3=13, reasons=13, old_reasons=3, **asked)
     (gpu,) = (row := driver.read())["gpus"]
+    assert gpu["missing"].pop("processes")
     assert gpu["missing"] == {
         "util_pct": NOT_SUPPORTED,
         "temperature_c": NOT_SUPPORTED,
         "power_w": NOT_SUPPORTED,
         "power_cap_w": "no permission to read it",
+        "fan_pct": NOT_SUPPORTED,
+        "energy_j": NOT_SUPPORTED,
+        "clock_max_mhz": "this driver is too old to tell",
+        "throttle": NOT_SUPPORTED,
     }
     assert all(gpu[field] is None for field in gpu["missing"])
     assert gpu["memory_used_bytes"] == 8_000_000_000
-    assert row["vram"] == {"4711": 1_000_000_000}  # from the older question
+    assert row["vram"] == {"4711": {"0": 1_000_000_000}}  # from the older question
+
+
+def test_what_holds_the_clocks_back(driver: Driver) -> None:
+    driver.be(throttle_bits=0x1 + 0x4 + 0x20)
+    assert driver.read()["gpus"][0]["throttle"] == ["power cap", "heat"]
+    driver.be(throttle_bits=0x80, reasons=13, processes_v3=13, processes_v2=13)  # an older driver
+    (gpu,) = (row := driver.read(5))["gpus"]
+    assert gpu["throttle"] == ["power brake"]
+    assert (gpu["missing"], row["vram"]) == ({"processes": "this driver is too old to tell"}, {})
 
 
 def test_mig(driver: Driver) -> None:
     driver.be(mig_on=1, util=3)
     (gpu,) = driver.read()["gpus"]
     assert gpu["util_pct"] is None
+    assert gpu["missing"].pop("processes")
     assert gpu["missing"] == {"util_pct": "MIG is on"}
 
 
 def test_memory_of_an_older_driver(driver: Driver) -> None:
     driver.be(memory_v2=13)
     (gpu,) = driver.read()["gpus"]
-    assert (gpu["memory_used_bytes"], gpu["missing"]) == (8_500_000_000, {})
+    assert (gpu["memory_used_bytes"], [*gpu["missing"]]) == (8_500_000_000, ["processes"])
 
 
 @pytest.mark.parametrize("knobs", [{"total_mb": 0, "used_mb": 0}, {"memory": 3, "memory_v2": 3}])
@@ -164,7 +180,8 @@ def test_unified_memory_is_the_systems_and_said_so(driver: Driver, knobs: dict[s
     (gpu,) = driver.read()["gpus"]
     assert gpu["memory_total_bytes"] == psutil.virtual_memory().total
     assert 0 < gpu["memory_used_bytes"] < gpu["memory_total_bytes"]
-    assert gpu["missing"] == {"memory": "unified: this is the system's memory"}
+    assert gpu["missing"]["memory"] == "unified: this is the system's memory"
+    assert gpu["missing"].keys() == {"memory", "processes"}
 
 
 def test_memory_that_may_not_be_read_is_not_made_up(driver: Driver) -> None:
@@ -175,11 +192,11 @@ def test_memory_that_may_not_be_read_is_not_made_up(driver: Driver) -> None:
 
 
 def test_slow_fields_are_asked_every_five_seconds(driver: Driver) -> None:
-    assert driver.read(100)["gpus"][0]["power_w"] == 250.5
-    driver.be(power_mw=100_000, used_mb=9_500)
+    assert driver.read(100)["gpus"][0]["temperature_c"] == 61.0
+    driver.be(celsius=70, power_mw=100_000, used_mb=9_500)
     gpu = driver.read(101)["gpus"][0]
-    assert (gpu["power_w"], gpu["memory_used_bytes"]) == (250.5, 9_000_000_000)
-    assert driver.read(105)["gpus"][0]["power_w"] == 100.0
+    assert (gpu["temperature_c"], gpu["power_w"], gpu["memory_used_bytes"]) == (61.0, 100.0, 9_000_000_000)
+    assert driver.read(105)["gpus"][0]["temperature_c"] == 70.0
 
 
 def test_a_lost_card_keeps_its_row_and_may_come_back(driver: Driver) -> None:
@@ -192,7 +209,7 @@ def test_a_lost_card_keeps_its_row_and_may_come_back(driver: Driver) -> None:
         assert lost["missing"] == dict.fromkeys(FIGURES, "the card is lost")
         assert all(lost[field] is None for field in FIGURES)
         assert (first["util_pct"], last["util_pct"]) == (90.0, 92.0)
-    assert driver.read(35)["vram"] == {"4711": 2_000_000_000}
+    assert driver.read(35)["vram"] == {"4711": {"0": 1_000_000_000, "2": 1_000_000_000}}
     driver.be(count=3)
     assert driver.read(40)["gpus"][1]["util_pct"] is None
     assert [gpu["util_pct"] for gpu in driver.read(64)["gpus"]] == [90.0, 91.0, 92.0]

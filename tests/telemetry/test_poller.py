@@ -5,28 +5,32 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
 
 import pytest
 
 from lab_tui.model import GpuReading
 from lab_tui.telemetry import poller as polling
+from lab_tui.telemetry.gpu.reader import Processes
 from lab_tui.telemetry.poller import Poller
 
 
 class Cards:
     """A maker's cards as a test wants them."""
 
-    def __init__(self, *gpus: GpuReading, reason: str = "", vram: dict[int, int] | None = None) -> None:
+    def __init__(
+        self, *gpus: GpuReading, reason: str = "", vram: dict[int, dict[int, int]] | None = None
+    ) -> None:
         self.answer = (gpus, reason)
-        self.vram_by_pid: Mapping[int, int] = vram or {}
+        self.processes: Processes = vram or {}
+        self.slow_s = 0.0
         self.go_on = threading.Event()
         self.go_on.set()
         self.closed = threading.Event()
         self.reads = 0
 
-    def read(self) -> tuple[tuple[GpuReading, ...], str]:
+    def read(self, slow_s: float = 5.0) -> tuple[tuple[GpuReading, ...], str]:
         self.reads += 1
+        self.slow_s = slow_s
         self.go_on.wait()
         return self.answer
 
@@ -43,15 +47,20 @@ async def until(condition: object) -> None:
 
 async def test_makers_stand_side_by_side() -> None:
     card = GpuReading(index=0, name="A", util_pct=50.0)
-    first = Cards(card, vram={1: 10, 2: 20})
-    second, third = Cards(reason="no driver of B", vram={2: 5}), Cards(reason="no driver of C")
+    other = GpuReading(index=0, name="B")
+    first = Cards(card, vram={1: {0: 10}, 2: {0: 20}})
+    second, third = Cards(other, vram={2: {0: 5}}), Cards(reason="no driver of C")
     poller = Poller(0.02, cards=[first, second, third])
     poller.start()
     await until(lambda: poller.latest.gpus)
-    assert poller.latest.gpus == (card,)
+    assert [(gpu.index, gpu.name) for gpu in poller.latest.gpus] == [(0, "A"), (1, "B")]
     assert poller.latest.gpu_reason == ""
     assert poller.latest.vram_by_pid == {1: 10, 2: 25}
+    assert poller.latest.vram_by_card == {1: {0: 10}, 2: {0: 20, 1: 5}}
     first.answer = ((), "no driver of A")
+    await until(lambda: len(poller.latest.gpus) == 1)
+    assert (poller.latest.gpus[0].index, poller.latest.gpu_reason) == (1, "")  # it keeps its number
+    second.answer = ((), "no driver of B")
     await until(lambda: not poller.latest.gpus)
     assert poller.latest.gpu_reason == "no driver of A; no driver of B; no driver of C"
     await until(lambda: poller.latest.host.cpu_pct is not None)
@@ -60,6 +69,22 @@ async def test_makers_stand_side_by_side() -> None:
     reads = first.reads
     await asyncio.sleep(0.1)
     assert first.reads == reads
+
+
+async def test_cards_are_asked_more_seldom_while_something_is_measured() -> None:
+    cards = Cards(GpuReading(index=0, name="A"))
+    poller = Poller(0.05, cards=[cards])
+    poller.start()
+    await until(lambda: poller.latest.gpus)
+    assert (poller.latest.cards_every_s, poller.latest.slow_every_s, cards.slow_s) == (0.05, 5.0, 5.0)
+    with poller.calm():
+        assert (poller.latest.cards_every_s, poller.latest.slow_every_s) == (0.1, 10.0)
+        await until(lambda: cards.slow_s == 10.0)
+        began, before = poller.latest.cards_at, cards.reads
+        await until(lambda: cards.reads >= before + 3)
+        assert poller.latest.cards_at - began >= 0.2
+    assert poller.latest.cards_every_s == 0.05
+    await poller.stop()
 
 
 async def test_a_driver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

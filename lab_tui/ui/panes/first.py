@@ -61,5 +61,5 @@ def no_card() -> list[Content]:
         return []
     return [
         Content.styled(" Models run on the CPU. A card needs", MUTED),
-        Content.styled(" NVIDIA's driver: see `nvidia-smi`.", MUTED),
+        Content.styled(" its driver: NVIDIA's, or amdgpu.", MUTED),
     ]
