@@ -39,6 +39,8 @@ class Series:
         self.add("cpu_pct", time, snapshot.host.cpu_pct)
         for instance in snapshot.instances:
             self.add(f"tps.{instance.index}", time, instance.tps)
+        for gpu in snapshot.gpus:
+            self.add(f"gpu.{gpu.index}", time, gpu.util_pct)
 
     def add(self, name: str, time: float, value: Value) -> None:
         """Add one reading; a second that has one already takes the later. Older ones are dropped."""

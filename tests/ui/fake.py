@@ -69,6 +69,8 @@ def instance(index: int, state: InstanceState = InstanceState.READY, **more: Any
 def gpu(index: int, **more: Any) -> GpuReading:
     usual: dict[str, Any] = {"util_pct": 97.0 - index, "memory_used_bytes": 86 * G, "power_w": 540.0}
     usual |= {"memory_total_bytes": 141 * G, "power_cap_w": 700.0, "temperature_c": 61.0}
+    usual |= {"clock_mhz": 1755.0, "clock_max_mhz": 1980.0, "memory_clock_mhz": 3201.0, "throttle": ()}
+    usual |= {"maker": "NVIDIA", "missing": {"fan_pct": "not supported by this card"}}
     return GpuReading(index=index, name="NVIDIA H200", **(usual | more))
 
 
@@ -170,7 +172,9 @@ def cards(number: int) -> tuple[GpuReading, ...]:
     rows = [gpu(index) for index in range(number)]
     rows[-1] = GpuReading(index=number - 1, name="NVIDIA H200", missing={"util_pct": "MIG is on"})
     if number > 2:
-        rows[1] = gpu(1, power_w=None, missing={"power_w": "not supported"})
+        rows[1] = gpu(1, power_w=None, missing={"power_w": "not supported"} | rows[0].missing)
+    if number > 3:
+        rows[2] = gpu(2, throttle=("power cap", "heat"), temperature_c=88.0)
     return tuple(rows)
 
 

@@ -11,8 +11,9 @@ from lab_tui.model import FleetSpec, InstanceState, LabError, SweepStatus
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.widgets import logtail
 from lab_tui.ui.widgets.header import HeaderLine
+from lab_tui.ui.widgets.lines import LineList
 from lab_tui.ui.widgets.pane import Pane
-from tests.ui.fake import LOAD, NOW, FakeClient, cards, empty, gpu, instance, snapshot, sweep_view
+from tests.ui.fake import LOAD, NOW, FakeClient, G, cards, empty, gpu, instance, snapshot, sweep_view
 from tests.ui.helpers import Lab, lab, until
 
 SIZES = [(80, 24), (120, 40), (200, 50), (60, 16), (40, 10), (20, 5)]
@@ -86,7 +87,47 @@ async def test_cards() -> None:
         await until(lambda: len(shown.overview.gpus.plain) == 15)
         text = drawn(shown)
         assert "13 H200 N/A: MIG is on" in text
-        assert "power_w: not supported" not in text.splitlines()[0]
+        rows = shown.overview.gpus.plain
+        assert "power: not supported" not in "".join(rows)  # no room: zoom tells it
+        assert [row.index("86G/141G") for row in rows[:13]] == [rows[0].index("86G/141G")] * 13
+        assert "540/700W▼ 88°C" in rows[2] and "▼" not in rows[3]
+        assert rows[0].count("·") > 10 and "█" in rows[0]  # nothing known of before, then 97 %
+
+
+async def test_fourteen_cards_on_a_small_screen() -> None:
+    async with lab(FakeClient(snapshot(gpus=cards(14)))) as shown:
+        pane = shown.overview.query_one("#pane-3", Pane)
+        assert str(pane.border_title) == "3 GPU (14) 91% ≥1.1T/1.8T ≥6.5kW"
+        rows = shown.overview.gpus
+        assert [row.split()[0] for row in rows.plain[:14]] == [str(n) for n in range(14)]
+        await shown.press("3", "end")
+        await until(lambda: rows.scroll_offset.y == 15 - rows.size.height)
+
+
+async def test_zoom_tells_all_of_a_card() -> None:
+    split = instance(0, vram_bytes=5 * G, vram_by_gpu={1: 3 * G, 2: 2 * G}, gpu="1,2")
+    async with lab(FakeClient(snapshot(gpus=cards(14), instances=(split,)))) as shown:
+        await shown.press("3", "z")
+        await until(lambda: any("clock 1755/1980 MHz" in row for row in shown.overview.gpus.plain))
+        text = "\n".join(shown.overview.gpus.plain)
+        first, second, third, fourth = text.split("MEM")[1:5]
+        for words in ("memory 3201 MHz", "power cap 700 W", "61°C", "not slowed"):
+            assert words in first
+        assert "instance" not in first
+        assert "instance 0: 3.0G" in second and "N/A: power (not supported)" in second
+        assert "instance 0: 2.0G" in third and "▼ slowed by power cap, heat" in third
+        assert "instance" not in fourth
+        assert text.count("fan") == 1  # for all of them once
+        assert "no card tells fan (not supported by this card)" in text
+        await shown.press("1", "z")
+        assert " 5.0G " in shown.overview.instances.plain[1] and " 1,2" in shown.overview.instances.plain[1]
+        await shown.press("enter")
+        await until(lambda: "VRAM 5.0G (GPU 1 3.0G, GPU 2 2.0G)" in shown_on(shown))
+
+
+def shown_on(shown: Lab) -> str:
+    """All lists of the screen on top."""
+    return "\n".join(line for held in shown.app.screen.query(LineList) for line in held.plain)
 
 
 async def test_memory_that_fills_up_warns() -> None:

@@ -104,7 +104,10 @@ class InstanceScreen(LogCommands, FleetCommands):
             _fact("state", (f"{look.glyph} {look.word}", look.style), (f"  {view.reason}", BAD)),
             _fact("port", (str(view.port), STRONG), (f"  pid {pid}  GPU {view.gpu or fmt.UNKNOWN}", "")),
             _fact("up", (fmt.duration(view.uptime_s), ""), (f"  {fmt.plural(view.restarts, 'restart')}", "")),
-            _fact("memory", (f"RSS {fmt.size(view.rss_bytes)}  VRAM {fmt.size(view.vram_bytes)}", "")),
+            _fact(
+                "memory",
+                (f"RSS {fmt.size(view.rss_bytes)}  VRAM {fmt.size(view.vram_bytes)}{_by_card(view)}", ""),
+            ),
             _fact(
                 "slots",
                 (f"{busy}/{view.slots} ", STRONG),
@@ -160,6 +163,14 @@ class InstanceScreen(LogCommands, FleetCommands):
             self.copy(text, "the log" if log else "")
         else:
             self.status.say("nothing to copy here")
+
+
+def _by_card(view: InstanceView) -> str:
+    """How its card memory is spread, where that is over several."""
+    if len(view.vram_by_gpu) < 2:
+        return ""
+    parts = (f"GPU {index} {fmt.size(size)}" for index, size in sorted(view.vram_by_gpu.items()))
+    return f" ({', '.join(parts)})"
 
 
 def _fact(name: str, *parts: tuple[str, str]) -> Content:

@@ -115,8 +115,8 @@ class OverviewScreen(LogCommands, QueueCommands):
         room = self.throughput.size
         builder = self.curves if self.solo else self.figures
         self.throughput.show(builder.lines(snapshot, series, room.width, room.height, self._window(snapshot)))
-        three.title(f"({len(snapshot.gpus)})" if len(snapshot.gpus) > 1 else "")
-        self.gpus.show(gpus.lines(snapshot, self.gpus.size.width))
+        three.title(gpus.title(snapshot.gpus))
+        self.gpus.show(gpus.lines(snapshot, series, self.gpus.size.width, step, whole=self.solo))
         four.title(("paused" if snapshot.queue_paused else "") + self._filter_note(4))
         self.queue.show(*queue.lines(snapshot, self.past, self.queue.size.width, self.filters.get(4, "")))
         self.log_tail.choose(snapshot, self.instances.selected)
