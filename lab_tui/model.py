@@ -491,12 +491,16 @@ class GpuLoad(Data, frozen=True, kw_only=True):
     util_pct: float | None = None  # mean
     util_peak_pct: float | None = None
     memory_bytes: int | None = None  # peak, of all that ran there
-    power_w: float | None = None  # mean
-    power_pct: float | None = None  # mean, of the card's cap
+    power_w: float | None = None  # mean, as `power_from` says
+    power_pct: float | None = None  # mean of the readings, of the card's cap
+    memory_mean_bytes: int | None = None
+    power_peak_w: float | None = None  # of the readings
+    power_from: str = ""  # "counter" of the card's energy, or "readings" of its power, integrated over time
+    throttled: dict[str, float] | None = None  # what held its clocks back: in what share of the readings
 
 
 class MachineLoad(Data, frozen=True, kw_only=True):
-    """The machine that served, inside the window, from readings once a second."""
+    """The machine that served, inside the window: host and instances from readings once a second."""
 
     cpu_pct: float | None = None  # mean of all cores together
     rss_bytes: int | None = None  # of all instances, peak
@@ -504,6 +508,10 @@ class MachineLoad(Data, frozen=True, kw_only=True):
     queue_depth: float | None = None  # requests waiting inside the instances, mean
     gpus: tuple[GpuLoad, ...] = ()
     joules_per_token: float | None = None  # mean power of all cards over tok/s
+    tokens_per_joule: float | None = None
+    energy_from: str = ""  # `power_from` of all cards: "counter", "readings", "counter and readings"
+    cards_every_s: float | None = None  # seconds between readings of utilisation, memory, power, throttling
+    slow_every_s: float | None = None  # and of the rest
 
 
 class Measurement(Data, frozen=True, kw_only=True):

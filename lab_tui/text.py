@@ -53,3 +53,9 @@ def _escaped_in_json(c: str) -> str:
 def plural(number: int, noun: str) -> str:
     """``1 stream``, ``2 streams``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def energy(joules_per_token: float, tokens_per_joule: float | None, source: str) -> str:
+    """``0.412 J a token, 2.43 tokens a J (counter)``; ``source`` is empty for what an import does not say."""
+    other = "" if tokens_per_joule is None else f", {tokens_per_joule:.3g} tokens a J"
+    return f"{joules_per_token:.3g} J a token{other}{f' ({source})' if source else ''}"

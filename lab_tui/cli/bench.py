@@ -24,7 +24,7 @@ from lab_tui.cli.output import (
 )
 from lab_tui.client import engine_session
 from lab_tui.model import BenchSpec, LabError, LoadView, MachineLoad, Measurement, Slo, WindowSpec, Workload
-from lab_tui.text import plural
+from lab_tui.text import energy, plural
 
 MOST_SECONDS = 86_400
 Ttft = Annotated[float | None, typer.Option(help="A good request's first token comes within so many ms.")]
@@ -173,9 +173,11 @@ def _machine_lines(machine: MachineLoad) -> list[str]:
         lines.append(
             f"GPU {gpu.index:<8}{number(gpu.util_pct, 0, ' %')} (peak {number(gpu.util_peak_pct, 0, ' %')})"
             f"  {gigabytes(gpu.memory_bytes)}  {number(gpu.power_w, 0, ' W')}"
+            f" (peak {number(gpu.power_peak_w, 0, ' W')})"
         )
     if machine.joules_per_token is not None:
-        lines.append(f"energy      {machine.joules_per_token:.3g} J a token")
+        said = energy(machine.joules_per_token, machine.tokens_per_joule, machine.energy_from)
+        lines.append(f"energy      {said}")
     return lines
 
 

@@ -71,8 +71,8 @@ class Engine:
             logs / "nginx.log",
             wanted=settings.engine.calibrate,
         )
-        self._meter = Meter(self.fleet, self._around, self._calibration)
         self._poller = Poller(settings.engine.poll_s)
+        self._meter = Meter(self.fleet, self._around, self._calibration, self._poller.calm)
         self._fit = Fit(self.fleet, lambda: self._poller.latest, settings.serve.reserve_gb)
         before = Before(self.fleet, state / "fleet-before-sweep.json")
         self.queue = Queue(
@@ -326,7 +326,15 @@ class Engine:
 
     def _around(self) -> Around:
         latest = self._poller.latest
-        return Around(host=latest.host, gpus=latest.gpus, instances=self.fleet.views())
+        return Around(
+            host=latest.host,
+            gpus=latest.gpus,
+            instances=self.fleet.views(),
+            at=time.monotonic(),
+            cards_at=latest.cards_at,
+            cards_every_s=latest.cards_every_s,
+            slow_every_s=latest.slow_every_s,
+        )
 
     def _instances(self, load: LoadView | None) -> tuple[InstanceView, ...]:
         """The instances, with the load's own live rate where it loads them, and memory on the GPU."""

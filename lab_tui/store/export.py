@@ -44,7 +44,7 @@ def row(cell: CellView) -> dict[str, Any]:
     flat |= {"status": str(cell.status), "reason": cell.reason, "took_s": cell.took_s}
     flat["runs_tps"] = " ".join(f"{tps:.1f}" for tps in cell.runs_tps) or None
     flat |= {name: value for name, value in cell.cell.axes.items() if name not in flat}
-    return flat
+    return flat | _cards((result.machine if result else None) or MachineLoad())
 
 
 def _figures(result: Measurement | None) -> dict[str, Any]:
@@ -72,6 +72,23 @@ def _machine(machine: MachineLoad) -> dict[str, Any]:
         "gpu_memory_bytes": _total(g.memory_bytes for g in machine.gpus),
         "gpu_power_w": _total(g.power_w for g in machine.gpus),
         "joules_per_token": machine.joules_per_token,
+    }
+
+
+def _cards(machine: MachineLoad) -> dict[str, Any]:
+    """More of the cards: peaks of the busiest, energy and where it comes from, and what slowed them."""
+    reasons = dict.fromkeys(reason for gpu in machine.gpus for reason in gpu.throttled or ())
+    told = any(gpu.throttled is not None for gpu in machine.gpus)
+    return {
+        "gpu_util_peak_pct": max(
+            (g.util_peak_pct for g in machine.gpus if g.util_peak_pct is not None), default=None
+        ),
+        "gpu_memory_mean_bytes": _total(g.memory_mean_bytes for g in machine.gpus),
+        "gpu_power_peak_w": _total(g.power_peak_w for g in machine.gpus),
+        "tokens_per_joule": machine.tokens_per_joule,
+        "energy_from": machine.energy_from or None,
+        "gpu_slowed_by": (", ".join(reasons) or "nothing") if told else None,
+        "gpu_every_s": machine.cards_every_s,
     }
 
 

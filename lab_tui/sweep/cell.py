@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,13 @@ from lab_tui.model import (
 from lab_tui.serving.fleet import Fleet
 from lab_tui.sweep.calibration import MATTERS_FROM_TPS, Calibration
 from lab_tui.sweep.deaths import Deaths
-from lab_tui.sweep.machine import Around, machine_load
+from lab_tui.sweep.machine import Around, machine_load, throttling
 from lab_tui.sweep.verdict import MEMORY_WORDS, Conditions, is_near, judge
 
 MIB = 1 << 20
 READINGS_EVERY_S = 1.0  # of instances, host and cards
 Look = Callable[[], Around]
+Calm = Callable[[], AbstractContextManager[None]]
 OnView = Callable[[LoadView], None]
 Ceilings = tuple[dict[str, float | None], tuple[str, ...]]  # fields of Conditions, flags
 
@@ -41,8 +44,12 @@ Ceilings = tuple[dict[str, float | None], tuple[str, ...]]  # fields of Conditio
 class Meter:
     """Measures, watches the machine meanwhile, and says what held the figures back."""
 
-    def __init__(self, fleet: Fleet, look: Look, calibration: Calibration) -> None:
+    def __init__(
+        self, fleet: Fleet, look: Look, calibration: Calibration, calm: Calm = contextlib.nullcontext
+    ) -> None:
+        """``calm``: while it is entered, the readings beside the load disturb it less."""
         self._fleet = fleet
+        self._calm = calm
         self._look = look
         self._calibration = calibration
 
@@ -73,7 +80,8 @@ class Meter:
             on_view(view)
 
         try:
-            measured = await measure(plan, watch, stop)
+            with self._calm():
+                measured = await measure(plan, watch, stop)
         except LabError as error:
             deaths.look()
             raise deaths.named_in(error) from error
@@ -102,6 +110,7 @@ class Meter:
             # Of the busiest card: one that is full holds the others' share of a request back.
             gpu_util_pct=max((g.util_pct for g in machine.gpus if g.util_pct is not None), default=None),
             gpu_power_pct=max((g.power_pct for g in machine.gpus if g.power_pct is not None), default=None),
+            throttled=throttling(machine),
             memory_error=_memory_error(deaths.log_lines()),
         )
 

@@ -283,5 +283,8 @@ def _machine(row: Row) -> MachineLoad | None:
         slots_busy=row.number("slots_busy"),
         queue_depth=row.number("queue_depth"),
         joules_per_token=row.number("joules_per_token"),
+        tokens_per_joule=row.number("tokens_per_joule"),
+        energy_from=row.fields.get("energy_from", ""),
+        cards_every_s=row.number("gpu_every_s"),
     )
     return None if load == MachineLoad() else load

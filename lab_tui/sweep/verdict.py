@@ -45,6 +45,7 @@ class Conditions(Data, frozen=True, kw_only=True):
     cpu_pct: float | None = None  # mean of all cores inside the window
     gpu_util_pct: float | None = None  # mean of the cards inside the window
     gpu_power_pct: float | None = None  # mean power as a share of the cap
+    throttled: tuple[str, ...] = ()  # what slowed the cards, for a reader
     ceiling_tps: float | None = None  # tok/s that client and front carry with nothing behind them
     client_tps: float | None = None  # tok/s that the client carries without the front
     memory_error: str = ""  # a log line of an instance that ran out of memory
@@ -55,12 +56,12 @@ Rule = Callable[[Measurement, Conditions], Reason]
 
 
 def judge(m: Measurement, c: Conditions) -> tuple[str, tuple[str, ...]]:
-    """The verdict on a measurement and the readings that led to it."""
+    """The verdict on a measurement, the readings that led to it, and what slowed the cards meanwhile."""
     for verdict, rule in RULES:
         readings = rule(m, c)
         if readings:
-            return verdict, readings
-    return UNCLEAR, _around(m, c)
+            return verdict, (*readings, *c.throttled)
+    return UNCLEAR, (*_around(m, c), *c.throttled)
 
 
 def memory(m: Measurement, c: Conditions) -> Reason:

@@ -109,6 +109,18 @@ CASES: dict[str, tuple[Measurement, Conditions, str, str]] = {
         "GPU at 97 % of its power cap",
     ),
     "card": (measured(), Conditions(gpu_util_pct=98.0, slots_total=16), verdict.GPU, "GPU 98 % busy"),
+    "slowed": (
+        measured(),
+        Conditions(slots_total=64, throttled=("GPU 0 slowed by heat in 50% of the readings",)),
+        verdict.UNDER_LOADED,
+        "GPU 0 slowed by heat in 50% of the readings",
+    ),
+    "slowed, and nothing else": (
+        measured(),
+        Conditions(throttled=("GPU 0 slowed by heat in 50% of the readings",)),
+        verdict.UNCLEAR,
+        "GPU 0 slowed by heat in 50% of the readings",
+    ),
     "queue": (
         measured(ttft_ms=Percentiles(p50=1000.0)),
         Conditions(slots_total=8, gpu_util_pct=98.0),

@@ -8,7 +8,7 @@ import json
 
 import msgspec
 
-from lab_tui.model import CellStatus, SweepDetail, SweepStatus
+from lab_tui.model import CellStatus, GpuLoad, MachineLoad, SweepDetail, SweepStatus
 from lab_tui.store import export
 from lab_tui.store.store import StoredSweep
 from lab_tui.sweep import summary
@@ -67,6 +67,28 @@ def test_csv_of_other_axes_has_them_as_columns() -> None:
     text = export.to_csv(summary.detail(sweep, summary.view(sweep)))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(row["threads"], row["flash-attn"]) for row in rows] == [("1", "on"), ("2", "on")]
+
+
+def test_what_is_known_of_cards_comes_after_all_other_columns() -> None:
+    hot = GpuLoad(
+        index=0, util_peak_pct=90.0, memory_mean_bytes=3, power_peak_w=300.0, throttled={"heat": 0.5}
+    )
+    cool = GpuLoad(index=1, util_peak_pct=99.0, memory_mean_bytes=4, power_peak_w=100.0, throttled={})
+    machine = MachineLoad(
+        gpus=(hot, cool), tokens_per_joule=2.5, joules_per_token=0.4, energy_from="counter", cards_every_s=2.0
+    )
+    found = detail()
+    assert found.cells[0].result is not None
+    result = msgspec.structs.replace(found.cells[0].result, machine=machine)
+    cells = (msgspec.structs.replace(found.cells[0], result=result), *found.cells[1:])
+    head, first, second, *_ = csv.reader(
+        io.StringIO(export.to_csv(msgspec.structs.replace(found, cells=cells)))
+    )
+    cards = ["gpu_util_peak_pct", "gpu_memory_mean_bytes", "gpu_power_peak_w", "tokens_per_joule",
+             "energy_from", "gpu_slowed_by", "gpu_every_s"]  # fmt: skip
+    assert head[-7:] == cards
+    assert first[-7:] == ["99.0", "7", "400.0", "2.5", "counter", "heat", "2.0"]
+    assert second[-7:] == [""] * 7
 
 
 def test_csv_of_nothing_is_its_head() -> None:

@@ -99,7 +99,14 @@ def test_our_own_file_comes_back_whole() -> None:
     cells = list(viewed(spec, 100.0, 101.5, 3.25))
     assert cells[0].result is not None
     load = MachineLoad(
-        cpu_pct=97.5, rss_bytes=3 << 30, slots_busy=7.5, queue_depth=0.5, joules_per_token=0.25
+        cpu_pct=97.5,
+        rss_bytes=3 << 30,
+        slots_busy=7.5,
+        queue_depth=0.5,
+        joules_per_token=0.25,
+        tokens_per_joule=4.0,
+        energy_from="counter",
+        cards_every_s=2.0,
     )
     flagged = msgspec.structs.replace(
         cells[0].result, flags=("drift: tok/s fell", "unsteady"), goodput_rps=1.5, machine=load

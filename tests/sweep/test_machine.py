@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 
 from lab_tui.model import GpuReading, HostReading, InstanceState, InstanceView, MachineLoad
-from lab_tui.sweep.machine import Around, machine_load
+from lab_tui.sweep.machine import Around, machine_load, throttling
 
 
 def instance(index: int, **fields: Any) -> InstanceView:
     return InstanceView(index=index, state=InstanceState.READY, port=9000 + index, slots=4, **fields)
 
 
-def around(cpu: float | None, *gpus: GpuReading, instances: tuple[InstanceView, ...] = ()) -> Around:
-    return Around(host=HostReading(name="here", cores=2, cpu_pct=cpu), gpus=gpus, instances=instances)
+def around(
+    cpu: float | None, *gpus: GpuReading, instances: tuple[InstanceView, ...] = (), at: float = 0.0
+) -> Around:
+    host = HostReading(name="here", cores=2, cpu_pct=cpu)
+    return Around(host=host, gpus=gpus, instances=instances, cards_at=at)
 
 
 def test_means_and_peaks_of_what_was_read() -> None:
@@ -34,15 +37,18 @@ def test_means_and_peaks_of_what_was_read() -> None:
 
     seen = [
         around(50.0, card(0, 80.0, 200.0, 10), card(1, 0.0, 50.0, 1), instances=fleet(4, 0, 100)),
-        around(70.0, card(0, 100.0, 300.0, 30), card(1, 0.0, 50.0, 1), instances=fleet(2, 1, 300)),
+        around(70.0, card(0, 100.0, 300.0, 30), card(1, 0.0, 50.0, 1), instances=fleet(2, 1, 300), at=2.0),
     ]
     found = machine_load(seen, tps=100.0)
     assert (found.cpu_pct, found.rss_bytes, found.slots_busy, found.queue_depth) == (60.0, 600, 6.0, 1.0)
     first, second = found.gpus
     assert (first.util_pct, first.util_peak_pct, first.memory_bytes) == (90.0, 100.0, 30)
+    assert (first.memory_mean_bytes, first.power_peak_w) == (20, 300.0)
     assert (first.power_w, first.power_pct) == (250.0, 62.5)
     assert (second.util_pct, second.power_w) == (0.0, 50.0)
     assert found.joules_per_token == pytest.approx((250.0 + 50.0) / 100.0)
+    assert found.tokens_per_joule == pytest.approx(100.0 / (250.0 + 50.0))
+    assert found.energy_from == "readings"
 
 
 def test_what_was_not_read_is_not_known() -> None:
@@ -57,3 +63,59 @@ def test_energy_of_half_the_cards_is_not_given() -> None:
     lit = GpuReading(index=0, name="card", power_w=200.0)
     dark = GpuReading(index=1, name="card")
     assert machine_load([around(1.0, lit, dark)], tps=10.0).joules_per_token is None
+
+
+def card(index: int = 0, **figures: Any) -> GpuReading:
+    return GpuReading(index=index, name="card", **figures)
+
+
+def test_each_reading_inside_the_window_counts_once() -> None:
+    def look(at: float, cards_at: float, util: float) -> Around:
+        host = HostReading(name="here", cores=2)
+        return Around(
+            host=host,
+            gpus=(card(util_pct=util),),
+            at=at,
+            cards_at=cards_at,
+            cards_every_s=2.0,
+            slow_every_s=10.0,
+        )
+
+    before, first, second = (9.0, 5.0), (11.0, 90.0), (13.0, 100.0)
+    seen = [look(10.0 + k / 2, *told) for k, told in enumerate((before, before, first, first, first, second))]
+    found = machine_load(seen, tps=1.0)
+    assert found.gpus[0].util_pct == 95.0  # what was read before the window opened is not of it
+    assert (found.cards_every_s, found.slow_every_s) == (2.0, 10.0)
+
+
+def test_energy_is_the_counters_where_there_is_one() -> None:
+    def look(at: float, joules: float, watts: float) -> Around:
+        return around(1.0, card(0, energy_j=joules, power_w=1.0), card(1, power_w=watts), at=at)
+
+    # The counter says 1,200 J in 4 s; the other card 100 W for 1 s, then up to 200 W within 3 s.
+    found = machine_load([look(0, 5000.0, 100.0), look(1, 5300.0, 100.0), look(4, 6200.0, 200.0)], tps=10.0)
+    first, second = found.gpus
+    assert (first.power_w, first.power_from) == (300.0, "counter")
+    assert (second.power_w, second.power_from) == ((100.0 + 3 * 150.0) / 4, "readings")
+    assert found.energy_from == "counter and readings"
+    assert found.joules_per_token == pytest.approx((300.0 + 137.5) / 10)
+    again = machine_load([look(0, 5000.0, 9.0), look(2, 10.0, 9.0)], tps=10.0)
+    assert (again.gpus[0].power_w, again.gpus[0].power_from) == (1.0, "readings")  # the driver came back
+
+
+def test_what_slowed_the_cards_is_said() -> None:
+    hot, capped, free = ("heat", "power cap"), ("power cap",), ()
+    seen = [
+        around(1.0, card(0, throttle=hot), card(1, throttle=free), card(2), at=0.0),
+        around(1.0, card(0, throttle=capped), card(1, throttle=capped), card(2), at=2.0),
+    ]
+    found = machine_load(seen, tps=1.0)
+    assert [gpu.throttled for gpu in found.gpus] == [
+        {"heat": 0.5, "power cap": 1.0},
+        {"power cap": 0.5},
+        None,
+    ]
+    assert throttling(found) == (
+        "GPU 0 slowed by heat in 50% of the readings",
+        "GPU 0, 1 slowed by power cap in 50% to 100% of the readings",
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -742,6 +743,7 @@ async def test_a_measured_cell_outlives_a_skip_while_the_ceiling_is_found(
     looking = asyncio.Event()
 
     async def measured(*_: object) -> Measurement:
+        assert calm == ["measured"]  # the cards are asked more seldom meanwhile
         return measurement(50_000.0)
 
     async def for_ever(*_: object) -> float:
@@ -752,10 +754,19 @@ async def test_a_measured_cell_outlives_a_skip_while_the_ceiling_is_found(
     monkeypatch.setattr("lab_tui.sweep.cell.measure", measured)
     monkeypatch.setattr(Calibration, "through_front", for_ever)
     calibration = Calibration(tmp_path / "c", tmp_path / "ceiling.json", tmp_path / "c.log")
-    meter = Meter(fleet, lambda: Around(host=HostReading(name="here", cores=2)), calibration)
+    calm: list[str] = []
+
+    @contextmanager
+    def calmly() -> Iterator[None]:
+        calm.append("measured")
+        yield
+        calm.append("over")
+
+    meter = Meter(fleet, lambda: Around(host=HostReading(name="here", cores=2)), calibration, calmly)
     plan = LoadPlan(target=Target(url="http://127.0.0.1:9"), concurrency=1)
     task = asyncio.create_task(meter.fleet(plan, lambda _: None))
     await looking.wait()
+    assert calm == ["measured", "over"]
     task.cancel()
     result = await task
     assert result.throughput_tps == 50_000.0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from lab_tui.model import CellStatus, CellView, MachineLoad, Measurement, SweepDetail
+from lab_tui.text import energy
 from lab_tui.ui import format as fmt
 from lab_tui.ui.theme import CELL
 from lab_tui.ui.widgets.plot import Chart, Curve
@@ -130,10 +131,11 @@ def _machine_lines(machine: MachineLoad | None) -> list[str]:
     for gpu in machine.gpus:
         lines.append(
             f"{f'GPU {gpu.index}':<12} {fmt.percent(gpu.util_pct)} (peak {fmt.percent(gpu.util_peak_pct)}),"
-            f" {fmt.size(gpu.memory_bytes)}, {fmt.rate(gpu.power_w)} W"
+            f" {fmt.size(gpu.memory_bytes)}, {fmt.rate(gpu.power_w)} W (peak {fmt.rate(gpu.power_peak_w)} W)"
         )
     if machine.joules_per_token is not None:
-        lines.append(f"energy       {machine.joules_per_token:.3g} J a token")
+        said = energy(machine.joules_per_token, machine.tokens_per_joule, machine.energy_from)
+        lines.append(f"energy       {said}")
     return lines
 
 
