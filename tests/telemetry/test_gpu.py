@@ -2,97 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from lab_tui.telemetry.gpu.reader import FIGURES
 from lab_tui.telemetry.pids import as_we_number
+from tests.telemetry.helpers import Driver
 
 NOT_SUPPORTED = "not supported by this card"
-
-# Reads once for each line of its input, which is the time on the clock.
-READER = """
-import sys, msgspec
-from lab_tui.telemetry.gpu import NvidiaReader
-now = 0.0
-reader = NvidiaReader(lambda: now)
-for line in sys.stdin:
-    now = float(line)
-    gpus, reason = reader.read()
-    row = {"gpus": gpus, "reason": reason, "vram": reader.processes}
-    print(msgspec.json.encode(row).decode(), flush=True)
-reader.close()
-"""
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the fake libnvidia-ml.so.1."""
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed: the fake NVML cannot be compiled")
-    folder = tmp_path_factory.mktemp("nvml")
-    source = Path(__file__).with_name("fake_nvml.c")
-    target = folder / "libnvidia-ml.so.1"
-    subprocess.run(["gcc", "-Wall", "-shared", "-fPIC", "-o", target, source], check=True)
-    return folder
-
-
-class Driver:
-    """A machine with the fake driver, and a process that reads its cards."""
-
-    def __init__(self, library: Path, knobs: Path) -> None:
-        self._knobs = knobs
-        self.be()
-        self.environment = {
-            **os.environ,
-            "LD_LIBRARY_PATH": str(library),
-            "DYLD_LIBRARY_PATH": str(library),
-            "FAKE_NVML": str(knobs),
-        }
-        self._process: subprocess.Popen[str] | None = None
-
-    def be(self, **knobs: int) -> None:
-        """Change what the driver says from now on."""
-        self._knobs.write_text("".join(f"{word} {number}\n" for word, number in knobs.items()))
-
-    def read(self, at: float = 0.0) -> dict[str, Any]:
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", READER],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=self.environment,
-                text=True,
-            )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{at}\n")
-        self._process.stdin.flush()
-        row: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return row
-
-    def gone(self) -> int | None:
-        """End the reader; its exit code."""
-        if self._process is None:
-            return None
-        self._process.communicate(timeout=10)
-        return self._process.returncode
-
-
-@pytest.fixture
-def driver(library: Path, tmp_path: Path) -> Iterator[Driver]:
-    driver = Driver(library, tmp_path / "knobs")
-    yield driver
-    assert driver.gone() in (None, 0)
 
 
 def test_one_card(driver: Driver) -> None:
