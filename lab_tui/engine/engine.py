@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import msgspec
@@ -339,8 +339,11 @@ class Engine:
     def _instances(self, load: LoadView | None) -> tuple[InstanceView, ...]:
         """The instances, with the load's own live rate where it loads them, and memory on the GPU."""
         rates = load.tps_by_instance if load else {}
-        cards = self._poller.latest.vram_by_card
-        return tuple(_with_readings(view, rates, cards) for view in self.fleet.views())
+        reading = self._poller.latest
+        return tuple(
+            msgspec.structs.replace(reading.with_memory(view), tps=rates.get(view.index, view.tps))
+            for view in self.fleet.views()
+        )
 
     def _notices(self) -> tuple[str, ...]:
         rooms = (self.fleet, self.queue, self._store)
@@ -362,20 +365,6 @@ class Engine:
             snapshot = self.snapshot()
             self.history.append(snapshot.time, _series(snapshot))
             await asyncio.sleep(1.0)
-
-
-def _with_readings(
-    view: InstanceView, rates: Mapping[int, float], cards: Mapping[int, dict[int, int]]
-) -> InstanceView:
-    """An instance with the rate at which it is loaded, and what it holds on which cards."""
-    held = cards.get(view.pid, {}) if view.pid else {}
-    return msgspec.structs.replace(
-        view,
-        tps=rates.get(view.index, view.tps),
-        vram_bytes=sum(held.values()) if held else None,
-        vram_by_gpu=held,
-        gpu=view.gpu or ",".join(map(str, sorted(held))) or None,
-    )
 
 
 def _states(snapshot: Snapshot) -> tuple[object, ...]:

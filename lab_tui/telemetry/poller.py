@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from lab_tui.model import Data, GpuReading, HostReading
+import msgspec
+
+from lab_tui.model import Data, GpuReading, HostReading, InstanceView
 from lab_tui.telemetry.gpu import SLOW_S, CardReader, Together, all_cards
 from lab_tui.telemetry.gpu.reader import FIGURES
 from lab_tui.telemetry.host import HostReader
@@ -35,6 +37,16 @@ class Reading(Data, frozen=True, kw_only=True):
     cards_at: float = 0.0  # monotonic: when the cards said it
     cards_every_s: float = 0.0  # seconds between two readings of utilisation, memory, power, throttling
     slow_every_s: float = 0.0  # and of the rest
+
+    def with_memory(self, view: InstanceView) -> InstanceView:
+        """The instance with what it holds on which cards, as far as the driver tells."""
+        held = self.vram_by_card.get(view.pid, {}) if view.pid else {}
+        return msgspec.structs.replace(
+            view,
+            vram_bytes=sum(held.values()) if held else None,
+            vram_by_gpu=held,
+            gpu=view.gpu or ",".join(map(str, sorted(held))) or None,
+        )
 
 
 class _Cards(Data, frozen=True, kw_only=True):

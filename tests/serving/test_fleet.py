@@ -668,7 +668,7 @@ async def test_an_heir_of_nothing(make_fleet: MakeFleet, model: Path, tmp_path: 
     for pid in before:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)  # a killed one lives on for a moment
+        await asyncio.to_thread(os.waitpid, pid, 0)  # a killed one lives on for a moment
     heir = make_fleet()
     assert await heir.adopt() is False
     assert heir.spec is None

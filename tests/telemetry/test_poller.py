@@ -6,12 +6,13 @@ import asyncio
 import threading
 import time
 
+import msgspec
 import pytest
 
-from lab_tui.model import GpuReading
+from lab_tui.model import GpuReading, HostReading, InstanceState, InstanceView
 from lab_tui.telemetry import poller as polling
 from lab_tui.telemetry.gpu.reader import Processes
-from lab_tui.telemetry.poller import Poller
+from lab_tui.telemetry.poller import Poller, Reading
 
 
 class Cards:
@@ -118,6 +119,16 @@ async def test_no_answer_yet_says_so_and_for_how_long(monkeypatch: pytest.Monkey
     await until(lambda: poller.latest.gpu_reason == "the driver has not answered yet for 0 s")
     cards.go_on.set()
     await poller.stop()
+
+
+def test_what_an_instance_holds_on_which_cards() -> None:
+    host = HostReading(name="here", cores=2)
+    reading = Reading(host=host, vram_by_card={7: {2: 10, 0: 5}})
+    view = InstanceView(index=0, state=InstanceState.READY, port=9000, slots=4, pid=7)
+    found = reading.with_memory(view)
+    assert (found.vram_bytes, found.vram_by_gpu, found.gpu) == (15, {2: 10, 0: 5}, "0,2")
+    pinned = reading.with_memory(msgspec.structs.replace(view, gpu="3", pid=8))
+    assert (pinned.vram_bytes, pinned.vram_by_gpu, pinned.gpu) == (None, {}, "3")
 
 
 async def test_stop_before_start_and_twice() -> None:
