@@ -18,9 +18,14 @@ def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     return task
 
 
-async def to_its_end(work: Coroutine[Any, Any, T], name: str) -> T:
-    """The result of ``work``, which is not cut short when the one who asked for it leaves."""
+async def to_its_end(work: Coroutine[Any, Any, T], name: str, owner: set[asyncio.Task[Any]]) -> T:
+    """The result of ``work``, which is not cut short when the one who asked for it leaves.
+
+    It is in ``owner`` for as long as it goes on.
+    """
     task = asyncio.create_task(work, name=name)
+    owner.add(task)
+    task.add_done_callback(owner.discard)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -33,6 +38,12 @@ async def end(task: asyncio.Task[Any] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.wait({task})
+
+
+async def all_ended(owner: set[asyncio.Task[Any]]) -> None:
+    """Return when nothing of ``owner`` goes on any more, however it ended."""
+    while owner:
+        await asyncio.wait(set(owner))
 
 
 def _tell(task: asyncio.Task[Any]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from lab_tui import tasks
+from lab_tui.config import Settings
+from lab_tui.engine.engine import Engine
+from lab_tui.model import FleetSpec, LabError
 
 
 async def test_work_ends_though_nobody_waits_for_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -20,13 +24,48 @@ async def test_work_ends_though_nobody_waits_for_it(caplog: pytest.LogCaptureFix
             raise ValueError("too late to be told")
         return "result"
 
-    asked = [asyncio.create_task(tasks.to_its_end(work(fails), "work")) for fails in (False, True)]
+    owner: set[asyncio.Task[str]] = set()
+    asked = [asyncio.create_task(tasks.to_its_end(work(fails), "work", owner)) for fails in (False, True)]
     await asyncio.sleep(0)
     for task in asked:
         task.cancel()
     await asyncio.wait(asked)
+    assert len(owner) == 2
     go.set()
-    assert await tasks.to_its_end(work(False), "work") == "result"
-    await asyncio.sleep(0)
+    assert await tasks.to_its_end(work(False), "work", owner) == "result"
+    await tasks.all_ended(owner)
     assert done == ["whole"] * 3
     assert "too late to be told" in caplog.text
+
+
+async def test_an_engine_that_stops_brings_nothing_up_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(Settings(), runtime=tmp_path, state=tmp_path, logs=tmp_path)
+    checking, go = asyncio.Event(), asyncio.Event()
+    done: list[str] = []
+
+    async def check(_: FleetSpec) -> None:
+        checking.set()
+        await go.wait()
+
+    async def up(_: FleetSpec) -> None:
+        done.append("up")
+
+    async def down() -> None:
+        done.append("down")
+
+    monkeypatch.setattr(engine.fleet, "check", check)
+    monkeypatch.setattr(engine.fleet, "up", up)
+    monkeypatch.setattr(engine.fleet, "down", down)
+    await engine.start()
+    asked = asyncio.create_task(engine.up(FleetSpec(model="m")))
+    await checking.wait()
+    engine.request_stop()
+    stopping = asyncio.create_task(engine.stop())
+    await asyncio.wait({stopping}, timeout=0.5)  # as far as it goes while the fleet is being checked
+    go.set()
+    await stopping
+    with pytest.raises(LabError, match="the engine is stopping"):
+        await asked
+    assert done == ["down"]

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -89,6 +90,7 @@ class Engine:
         self._bench: asyncio.Task[Measurement] | None = None
         self._bench_stop = asyncio.Event()
         self._sampler: asyncio.Task[None] | None = None
+        self._commands: set[asyncio.Task[Any]] = set()  # under way, whether or not who asked waits
 
     # -- life
 
@@ -118,6 +120,7 @@ class Engine:
         await self._ahead.stop()
         await self.queue.stop()
         await tasks.end(self._bench)
+        await tasks.all_ended(self._commands)  # none brings up again what is taken down now
         if self._keep_fleet:
             await self.fleet.detach()
         else:
@@ -218,11 +221,12 @@ class Engine:
     async def up(self, spec: FleetSpec) -> None:
         """Make the fleet be ``spec``, also when who asked has left. Raises LabError while it is measured."""
         self._refuse_while_measuring()
-        await tasks.to_its_end(self._up(spec), "fleet up")
+        await tasks.to_its_end(self._up(spec), "fleet up", self._commands)
 
     async def _up(self, spec: FleetSpec) -> None:
         async with self._claim:  # the queue waits, so that it does not take the fleet meanwhile
             await self.fleet.check(spec)
+            self._refuse_while_stopping()  # that it was asked to do meanwhile
             await self.queue.yield_fleet(pause=False)
             await self.fleet.up(spec)
             self._last.keep(spec)
@@ -233,22 +237,28 @@ class Engine:
         if action not in actions:
             raise LabError(f"an instance cannot {action}", f"use {', '.join(actions)}")
         self._refuse_while_measuring()
-        await tasks.to_its_end(actions[action](index), f"{action} instance {index}")
+        await tasks.to_its_end(actions[action](index), f"{action} instance {index}", self._commands)
 
     def _refuse_while_measuring(self) -> None:
         """A fleet that changes while it is measured would make the figures wrong."""
-        if self.stop_requested.is_set():
-            raise LabError("the engine is stopping", "run this again once it has")
+        self._refuse_while_stopping()
         if self.queue.running() is not None:
             raise LabError("a sweep is using the fleet", "`lab-tui queue pause`, or wait for it")
         if self._bench is not None and not self._bench.done():
             raise LabError("a bench is measuring the fleet", "wait for it, or `lab-tui down` ends it")
 
+    def _refuse_while_stopping(self) -> None:
+        if self.stop_requested.is_set():
+            raise LabError("the engine is stopping", "run this again once it has")
+
     async def down(self) -> None:
         """Stop the fleet; a sweep that uses it is paused at once, a bench of it ends."""
+        await tasks.to_its_end(self._down(), "fleet down", self._commands)
+
+    async def _down(self) -> None:
         await tasks.end(self._bench)
         await self.queue.yield_fleet(pause=self.queue.running() is not None)
-        await tasks.to_its_end(self.fleet.down(), "fleet down")
+        await self.fleet.down()
 
     async def import_results(self, file: ResultsFile) -> SweepView:
         """Keep a CSV of results as a finished sweep. Raises LabError naming what is wrong with it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -63,6 +64,7 @@ class Queue:
         self._amounts: dict[int, tuple[object, summary.Amount]] = {}  # of live sweeps
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._writing: set[asyncio.Task[Any]] = set()  # changes under way, whether or not who asked waits
 
     # -- life
 
@@ -78,6 +80,7 @@ class Queue:
         """End the loop; the running cell is measured again by the next engine."""
         task, self._task = self._task, None
         await tasks.end(task)
+        await tasks.all_ended(self._writing)
 
     # -- looking
 
@@ -138,7 +141,7 @@ class Queue:
         space.check_arguments(server, spec)
         await self._fleet.check(largest.fleet)
         # To its end even when the one who asked has left: what is in the store is in the queue as well.
-        return await asyncio.shield(tasks.begin(self._take_in(spec, cells), "new sweep"))
+        return await tasks.to_its_end(self._take_in(spec, cells), "new sweep", self._writing)
 
     async def _take_in(self, spec: SweepSpec, cells: list[Cell]) -> SweepView:
         sweep_id = await self._store.call(self._store.add, spec, cells)
@@ -182,7 +185,7 @@ class Queue:
             self._wake.set()
             return
         sweep = self._waiting[self._place(sweep_id)]
-        await asyncio.shield(tasks.begin(self._leave_out(sweep), "removed sweep"))
+        await tasks.to_its_end(self._leave_out(sweep), "removed sweep", self._writing)
 
     async def _leave_out(self, sweep: StoredSweep) -> None:
         why = "removed from the queue"
