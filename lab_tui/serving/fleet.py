@@ -47,6 +47,7 @@ class Fleet:
         self.spec: FleetSpec | None = None
         self._front_problem = ""
         self._record_problem = ""
+        self._keys_problem = ""
         self.front = Front(runtime / "nginx", logs / "nginx.log", self._on_change)
         self._settings = settings
         self._logs = logs
@@ -73,8 +74,8 @@ class Fleet:
 
     @property
     def notice(self) -> str:
-        """What is wrong with the front or the record of the fleet, for the screen; "" when nothing is."""
-        return "; ".join(filter(None, (self._front_problem, self._record_problem)))
+        """What is wrong with front, keys or record of the fleet, for the screen; "" when nothing is."""
+        return "; ".join(filter(None, (self._front_problem, self._keys_problem, self._record_problem)))
 
     @property
     def instances(self) -> tuple[Instance, ...]:
@@ -113,9 +114,8 @@ class Fleet:
             commands = await self._checked(spec)
             started_from_nothing = not self._instances
             keys = access.read_keys(spec)
-            changed = access.identity(keys) != self._keys_identity
-            await self._retire(spec, () if changed else commands)
-            self._keys, self._keys_identity = keys, access.identity(keys)
+            await self._retire(spec, commands if keys == self._keys else ())
+            self._keys, self._keys_identity, self._keys_problem = keys, access.identity(keys), ""
             self.spec = spec
             self._instances += [
                 self._instance(i, commands[i]) for i in range(len(self._instances), spec.instances)
@@ -218,9 +218,13 @@ class Fleet:
     def _read_keys(self, spec: FleetSpec) -> None:
         """The keys of a fleet that is taken over. Without them it goes on serving, and is not asked."""
         try:
-            self._keys = access.read_keys(spec)
+            keys = access.read_keys(spec)
+            if access.identity(keys) != self._keys_identity:
+                raise LabError(f"{spec.api_key_file} has other API keys than the fleet was started with")
+            self._keys = keys
         except LabError as error:
-            log.warning("the fleet's API keys: %s", error)
+            self._keys_problem = f"{error.message}: it serves on with those, unread; `lab-tui up` begins anew"
+            log.warning("%s", self._keys_problem)
 
     async def _until_heard(self, adopted: list[Instance]) -> None:
         """Until each adopted instance has said how it is, or is slow to: the front keeps them till then."""
@@ -326,7 +330,7 @@ class Fleet:
         self._instances.clear()
         self.spec = None
         self._keys, self._keys_identity = (), ""
-        self._front_problem = self._record_problem = ""
+        self._front_problem = self._record_problem = self._keys_problem = ""
         self._parts = None  # another build may be wanted next time
         self._accepted.clear()
         self._file.unlink(missing_ok=True)
@@ -342,8 +346,6 @@ class Fleet:
             if spec is None:
                 return
             _, nginx = await self.find_parts()
-            if spec.api_key_file and not self._keys:
-                self._keys = access.read_keys(spec)  # without them the front stays as it is
             ready = (i for i in self._instances if i.state == InstanceState.READY)
             await self.front.apply(
                 FrontSpec(
@@ -353,7 +355,7 @@ class Fleet:
                     max_streams=spec.max_streams,
                     balancing=spec.balancing,
                     max_body_mb=spec.max_body_mb,
-                    keys_file=KEYS_FILE if self._keys else "",
+                    keys_file=KEYS_FILE if spec.api_key_file else "",
                     keys=self._keys,
                 ),
                 nginx,

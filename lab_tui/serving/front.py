@@ -164,7 +164,7 @@ class Front:
         candidate = self._folder / "candidate.conf"
         text = config_text(spec, nginx, self._generation)
         candidate.write_text(text)
-        if spec.keys_file:
+        if spec.keys:  # else those of before stay
             _write_secret(self._folder / spec.keys_file, keys_text(spec.keys))
         test = await asyncio.create_subprocess_exec(
             *self._command(nginx, "candidate.conf"),

@@ -150,6 +150,8 @@ class Instance:
                 reading = await read_instance(http, time.monotonic(), None)
         except httpx.TimeoutException:
             return True  # some builds do not answer while they decode
+        except httpx.HTTPStatusError as error:
+            return error.response.status_code == 401  # it serves with a key that we do not know
         except (httpx.HTTPError, msgspec.DecodeError):
             return False
         return reading.busy + reading.queue > 0

@@ -25,7 +25,7 @@ class FrontSpec(Data, frozen=True, kw_only=True):
     balancing: str = "round_robin"
     max_body_mb: int = 64
     keys_file: str = ""  # what the configuration includes to know the API keys; "": it asks for none
-    keys: tuple[str, ...] = ()  # what is written there
+    keys: tuple[str, ...] = ()  # what is written there; (): what was there stays
 
     @property
     def url(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -436,14 +437,27 @@ async def test_another_key_reaches_every_part_and_the_next_engine(
             assert answer.status_code == status
     await heir.detach()
 
-    file.unlink()  # the next one serves on, and lets nobody in unasked
-    blind = make_fleet()
-    assert await blind.adopt()
-    assert f"cannot read the API key in {file}" in blind.notice
-    async with plain_http(base_url=f"http://127.0.0.1:{spec.front_port}", timeout=PATIENCE_S) as http:
-        assert (await http.post("/completion", json=completion(2))).status_code == 401
-        answer = await http.post("/completion", json=completion(2), headers={"X-Api-Key": heir.api_key})
-        assert answer.status_code == 200
+    # Without the keys it was started with it serves on, and lets nobody in unasked.
+    other = tmp_path / "other"
+    other.write_text("third-key-0123456789\n")
+    other.chmod(0o600)
+    for spoil, says in (
+        (lambda: shutil.copy(other, file), f"{file} has other API keys"),
+        (file.unlink, f"cannot read the API key in {file}"),
+    ):
+        spoil()
+        blind = make_fleet()
+        assert await blind.adopt()
+        assert says in blind.notice
+        assert await blind.instances[0].at_work()  # for all that is known
+        async with plain_http(base_url=f"http://127.0.0.1:{spec.front_port}", timeout=PATIENCE_S) as http:
+            for key, status in (("third-key-0123456789", 401), (heir.api_key, 200)):
+                answer = await http.post("/completion", json=completion(2), headers={"X-Api-Key": key})
+                assert answer.status_code == status
+        if file.exists():
+            await blind.detach()
+    await up(blind, msgspec.structs.replace(spec, api_key_file=str(other)))
+    assert (blind.notice, blind.api_key) == ("", "third-key-0123456789")
 
 
 async def test_models_that_are_none(fleet: Fleet, model: Path, tmp_path: Path) -> None:
