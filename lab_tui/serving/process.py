@@ -259,15 +259,20 @@ def tail(path: Path, count: int, start: int = 0) -> list[str]:
     return [printable(line) for line in lines[max(0, len(lines) - count) :]]
 
 
-def trim(log: Path) -> None:
+def trim(file: Path) -> None:
     """Empty the overlong log of a running child, what it said kept as .1; the child appends on.
 
     Blocks for as long as the copy takes: call it in a thread.
     """
     with contextlib.suppress(FileNotFoundError):
-        if log.stat().st_size > LOG_LIMIT_BYTES:
-            shutil.copyfile(log, log.with_name(log.name + ".1"))
-            os.truncate(log, 0)
+        if file.stat().st_size > LOG_LIMIT_BYTES:
+            older = file.with_name(file.name + ".1")
+            try:
+                shutil.copyfile(file, older)
+            except OSError as error:  # a full disk needs the room all the more
+                log.warning("the older lines of %s are lost: %s", file, error.strerror)
+                older.unlink(missing_ok=True)
+            os.truncate(file, 0)
 
 
 def rotate(log: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -259,3 +261,17 @@ async def test_the_log_of_a_running_child_is_trimmed(log: Path, monkeypatch: pyt
         assert tail(older, 2000) == old
     finally:
         await child.stop(QUICK)
+
+
+def test_a_full_disk_does_not_keep_a_log_from_being_trimmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "LOG_LIMIT_BYTES", 10)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    file = tmp_path / "child.log"
+    file.write_text("a line or two\n")
+    trim(file)
+    assert file.stat().st_size == 0
