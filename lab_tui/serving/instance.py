@@ -97,8 +97,8 @@ class Instance:
 
     @property
     def wanted(self) -> bool:
-        """Whether it is meant to run."""
-        return self.state in LIVE
+        """Whether it is meant to run, also while it is being ended only to begin anew, which has a reason."""
+        return self.state in LIVE or (self.state == InstanceState.STOPPING and self.reason != "")
 
     async def start(self, adopted: Process | None = None) -> None:
         """Begin to run, or go on with an adopted process. Returns at once; the state tells the rest.

@@ -307,7 +307,9 @@ async def test_one_that_takes_too_much_memory_restarts_with_the_figures(fleet: F
     stream = streamed(url_of(fleet), 100)
     await anext(stream)
     victim._memory_limit_bytes = 1e6
-    await until(lambda: victim.state == InstanceState.BACKOFF, "the limit to be seen")
+    await until(lambda: victim.state == InstanceState.STOPPING, "the limit to be seen")
+    assert victim.wanted  # an heir would begin it anew
+    await until(lambda: victim.state == InstanceState.BACKOFF, "it to be ended")
     assert "more than 0.001 GB (serve.memory_limit_gb); restart 1 of 5" in victim.reason
     assert [event async for event in stream][-1]["stop"] is True
     victim._memory_limit_bytes = math.inf
