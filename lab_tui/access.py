@@ -78,7 +78,7 @@ def read_keys(spec: FleetSpec) -> tuple[str, ...]:
         return ()
     file = Path(spec.api_key_file)
     try:
-        with file.open("rb") as opened:
+        with open(file, "rb", opener=_at_once) as opened:
             info = os.fstat(opened.fileno())
             content = opened.read(FILE_BYTES) if stat.S_ISREG(info.st_mode) else b""
     except OSError as error:
@@ -95,6 +95,11 @@ def read_keys(spec: FleetSpec) -> tuple[str, ...]:
             "on each line 16 or more of letters, digits and -._~+/=, such as `openssl rand -hex 32` gives",
         )
     return keys
+
+
+def _at_once(file: str, flags: int) -> int:
+    """Open a file without waiting, as for a named pipe, for somebody who writes into it."""
+    return os.open(file, flags | os.O_NONBLOCK)
 
 
 def identity(keys: tuple[str, ...]) -> str:

@@ -99,9 +99,13 @@ def test_a_file_that_is_not_fit_is_said(content: str | None, mode: int, says: st
     assert KEY not in str(caught.value)
 
 
-def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
+def test_a_folder_or_a_pipe_in_the_place_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="Is a directory"):
         access.read_keys(but(api_key_file=str(tmp_path)))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    with pytest.raises(LabError, match="has no API keys"):  # and does not wait for who may write into it
+        access.read_keys(but(api_key_file=str(pipe)))
 
 
 def test_instances_are_handed_the_file_and_a_key_on_the_command_line_is_refused() -> None:
