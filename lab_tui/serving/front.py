@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import resource
 import signal
@@ -25,6 +26,8 @@ from lab_tui.serving.parts import Nginx
 from lab_tui.serving.process import Process, ProcessRecord, StopLadder, end_session, session_members
 from lab_tui.serving.readings import plain_http
 from lab_tui.serving.traffic import Traffic
+
+log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 10.0
 RESTART_DELAY_S = 0.5
@@ -238,7 +241,11 @@ class Front:
         """Count what goes through, for as long as it runs."""
         while True:
             await asyncio.sleep(READ_S)
-            self._traffic.read()
+            try:
+                while self._traffic.read():
+                    await asyncio.sleep(0)  # others have their turn between the blocks
+            except OSError as error:
+                log.warning("the requests at the front are not counted: %s", error)
             if self._spec is not None and self._nginx is not None:
                 async with plain_http(base_url=self._spec.url, timeout=READ_S) as http:
                     await self._traffic.ask(http, self._nginx)

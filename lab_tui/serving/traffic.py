@@ -30,9 +30,10 @@ FIELDS = (
 )
 FORMAT = "|".join(FIELDS)
 LIMIT_BYTES = 4 * 1024 * 1024  # a longer log is emptied once it has been read
-BLOCK_BYTES = 512 * 1024  # read at once: some thousand requests, a few milliseconds
+BLOCK_BYTES = 128 * 1024  # read at once: some two thousand requests, a few milliseconds
 RATE_S = 10.0  # requests a second are a mean over so long
 FIRST_BYTE_S = 60.0  # the wait for the first byte is that of the streams which ended within so long
+SECONDS = re.compile(r"[0-9]+\.[0-9]+")
 CLIENT_LEFT = 499  # nginx's own status
 
 
@@ -52,7 +53,7 @@ def parse(line: str) -> Request | None:
         return None
     status, completion, addresses, header_time, kind = fields
     seconds = re.split(r"[,:] ?", header_time.replace(" ", ""))[-1]
-    streamed = kind.startswith("text/event-stream") and seconds not in ("", "-")
+    streamed = kind.startswith("text/event-stream") and SECONDS.fullmatch(seconds) is not None
     return Request(
         status=int(status),
         whole=completion == "OK",
@@ -87,7 +88,7 @@ def parse_connections(text: str) -> int | None:
 
 
 class Traffic:
-    """Counts since ``begin``. ``read`` and ``ask`` once a second."""
+    """Counts since ``begin``. ``read`` until there is no more, and ``ask``, once a second."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE
@@ -114,8 +115,11 @@ class Traffic:
         except OSError:  # nginx has not opened it yet
             return 0
 
-    def read(self) -> None:
-        """Count what was logged since the last time."""
+    def read(self) -> bool:
+        """Count what was logged since the last time, a block of it; whether there is more.
+
+        Raises OSError when the log cannot be read.
+        """
         size = self._size()
         if size < self._offset:  # somebody emptied it
             self._offset, self._rest = 0, b""
@@ -138,6 +142,7 @@ class Traffic:
         if self._offset > LIMIT_BYTES and self._offset == self._size():
             os.truncate(self._file, 0)  # nginx appends on; it writes once a second at most times
             self._offset = 0
+        return self._offset < size
 
     def _count(self, request: Request) -> None:
         where = request.addresses[-1] if request.addresses else ""

@@ -28,6 +28,8 @@ def test_lines() -> None:
     nobody = parse("503|OK|-|-|application/json")
     assert nobody is not None and nobody.addresses == ()
     assert parse("2026/11/21 [warn] something else") is None
+    odd = parse(f"200|OK|{ONE}|x|text/event-stream")
+    assert odd is not None and odd.first_byte_ms is None
 
 
 def test_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +55,12 @@ def test_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file.write(f"200|OK|{ONE}|0.3|a/b\n")
     counted.read()
     assert counted.view().requests == 7
+    with log.open("a") as file:
+        file.write(f"200|OK|{ONE}|0.3|a/b\n" * 6000)
+    assert counted.read()  # a block of it: the loop is not held for more
+    while counted.read():
+        pass
+    assert counted.view().requests == 6007
     counted.begin()
     assert counted.view().requests == 0
     assert counted.view().requests_per_s is None
