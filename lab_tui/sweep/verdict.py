@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lab_tui.model import Data, Measurement
-from lab_tui.sweep.deaths import DIED
+from lab_tui.sweep import deaths
 from lab_tui.text import plural
 
 FAILING = "failing"
@@ -68,19 +68,19 @@ def memory(m: Measurement, c: Conditions) -> Reason:
     """An instance said so, or the server's own errors do."""
     if c.memory_error:
         return (c.memory_error,)
-    said = (flag for flag in m.flags if not flag.startswith(DIED))  # a kill only may be for memory
+    said = (flag for flag in m.flags if not flag.startswith(deaths.BEGINS))  # a kill only may be for memory
     return tuple(flag for flag in said if any(word in flag.lower() for word in MEMORY_WORDS))
 
 
 def failing(m: Measurement, c: Conditions) -> Reason:
-    """An instance died, or more than one request in a hundred failed."""
+    """An instance died or hung, or more than one request in a hundred failed."""
     assert m.requests is not None  # measured here
-    died = tuple(flag for flag in m.flags if flag.startswith(DIED))
+    out = tuple(flag for flag in m.flags if flag.startswith(deaths.BEGINS))
     total = m.requests + m.errors
     if m.errors <= ERROR_SHARE * total:
-        return died
+        return out
     kinds = ", ".join(f"{kind} {count}" for kind, count in m.errors_by_kind.items())
-    return (*died, f"{m.errors} failed and {plural(m.requests, 'finished request')}", kinds)
+    return (*out, f"{m.errors} failed and {plural(m.requests, 'finished request')}", kinds)
 
 
 def client_bound(m: Measurement, c: Conditions) -> Reason:

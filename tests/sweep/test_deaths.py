@@ -27,6 +27,9 @@ def test_those_that_die_are_named_once_and_those_that_were_dead_are_not() -> Non
     fleet.instances[2] = instance(2, ready)  # it came back
     deaths.look()
     assert deaths.flags() == ("died: instance 2: ended by signal 11; restart 1 of 5 after 1 s",)
+    fleet.instances[0] = instance(0, InstanceState.HUNG, "stopped by a signal")
+    deaths.look()
+    assert deaths.flags()[1:] == ("hung: instance 0: stopped by a signal",)
     told = deaths.named_in(nothing)
     assert told.message.startswith("no token came; instance 2 died: ended by signal 11")
     assert told.remedy == "`lab-tui logs 2` shows its log"
