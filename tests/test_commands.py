@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from lab_tui.cli import fleet, sweep
+from lab_tui.cli import fleet, status, sweep
 from lab_tui.cli.output import table
 from lab_tui.engine.logs import log_file
-from lab_tui.model import LabError, SweepDetail
+from lab_tui.model import LabError, Snapshot, SweepDetail
 from tests.store.helpers import sweep_spec, viewed
 from tests.ui.fake import FLEET, FakeClient, instance, snapshot, sweep_view
 
@@ -52,6 +52,10 @@ def test_live_streams_are_cut_only_after_a_yes(monkeypatch: pytest.MonkeyPatch) 
     assert end.value.code == 1
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     fleet.ask_before_cutting(FLEET, yes=False)  # no terminal: nothing is asked
+
+
+def test_the_status_of_no_engine_has_the_keys_of_any() -> None:
+    assert list(msgspec.to_builtins(status.NOTHING)) == list(Snapshot.__struct_fields__)
 
 
 def test_each_cell_of_an_attached_sweep_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,16 @@ from lab_tui.cli.output import (
     table,
 )
 from lab_tui.client import EngineClient, EngineGone
-from lab_tui.model import Best, GpuReading, InstanceView, LabError, Snapshot, SweepView
+from lab_tui.model import (
+    Best,
+    FrontState,
+    FrontView,
+    GpuReading,
+    InstanceView,
+    LabError,
+    Snapshot,
+    SweepView,
+)
 from lab_tui.text import printable
 
 
@@ -63,17 +72,16 @@ async def _status(as_json: bool, watch: bool) -> None:
 
 
 # What `status --json` says when no engine runs: the same keys, nothing in them.
-NOTHING = {
-    "engine": None,
-    "fleet": None,
-    "front": {"state": "stopped", "url": None, "pid": None},
+NOTHING: dict[str, object] = {
+    **dict.fromkeys(Snapshot.__struct_fields__),
+    "front": FrontView(state=FrontState.STOPPED),
     "instances": [],
-    "load": None,
-    "sweep": None,
     "queue": [],
+    "queue_paused": False,
     "gpus": [],
     "host": {},
     "notices": ["no engine is running"],
+    "parts": [],
 }
 
 
