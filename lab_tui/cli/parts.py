@@ -53,7 +53,11 @@ async def _orphans() -> list[Part]:
     """What an engine that died has left running; nothing when there is nothing."""
     from lab_tui.serving.orphans import describe
 
-    left = await left_over()
+    try:
+        left = await left_over()
+    except LabError as error:  # an engine of another version does not say what it looks after
+        problem = f"not known: {error.message}"
+        return [Part(name="left behind", found=False, problem=problem, remedy=error.remedy)]
     if not left:
         return []
     problem = f"{describe(left)} of an engine that died still run"

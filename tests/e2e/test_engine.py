@@ -107,6 +107,8 @@ def test_another_version_is_told_how_to_go_on(lab: Lab) -> None:
     done = lab.run("status", code=1, PYTHONPATH=str(site))
     assert "the running engine is version" in done.stderr
     assert "engine stop --keep-fleet" in done.stderr
+    doctor = lab.run("doctor", code=1, PYTHONPATH=str(site)).stdout
+    assert "● nginx" in doctor and "the running engine is version" in doctor
     lab.run("engine", "stop", PYTHONPATH=str(site))
     assert lab.processes() == []
 
