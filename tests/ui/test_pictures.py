@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from textual.widgets import Input
 
 from lab_tui.config import Settings, UiSettings
 from lab_tui.ui import app, link
@@ -50,6 +51,8 @@ async def look(name: str, shown: Lab, aside: Path, change: Callable[[str], str] 
     """Compare the screen with its pictures, at each size as soon as it stands still."""
     seen: list[str] = []
     svgs: list[str] = []
+    for entry in shown.app.screen.query(Input):
+        entry.cursor_blink = False  # seen or not, it would be another picture from one half second to the next
     for width, height in SIZES:
         await shown.pilot.resize_terminal(width, height)
         await until(lambda height=height: shown.app.screen.size.height == height)  # type: ignore[misc]
