@@ -16,7 +16,15 @@ MODIFIERS = ("alt", "ctrl", "shift", "super")
 NAMED = frozenset(key.value.rpartition("+")[2] for key in Keys)  # up, f5, escape, …
 
 SAME = {alias: key for key, aliases in KEY_ALIASES.items() for alias in aliases}  # ctrl+m is enter
-SHORT = {"escape": "esc", "pageup": "pgup", "pagedown": "pgdn"}
+SHORT = {
+    "escape": "esc",
+    "pageup": "pgup",
+    "pagedown": "pgdn",
+    "left": "←",
+    "right": "→",
+    "up": "↑",
+    "down": "↓",
+}
 
 Wanted = Mapping[str, tuple[str, ...]]
 

@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from lab_tui.config import Settings, load
-from lab_tui.model import LabError
+from lab_tui.model import LabError, SweepStatus
 from lab_tui.ui.actions import ACTIONS, MOVES
 from lab_tui.ui.keymap import key_name, mapped
 from lab_tui.ui.palette import LabCommands
+from lab_tui.ui.panes import course
 from lab_tui.ui.screens.dialogs import ConfirmDialog
 from lab_tui.ui.screens.help import help_text
 from lab_tui.ui.widgets.lines import LineList
 from lab_tui.ui.widgets.logview import LogView
+from tests.ui.fake import FakeClient, empty, sweep_view
 from tests.ui.helpers import lab
 
 
@@ -109,3 +111,27 @@ async def test_another_screen_has_the_usual_keys_again() -> None:
         pass
     async with lab() as shown:
         assert "x stop" in str(shown.overview.query_one("#footer").render())
+
+
+async def test_hints_name_the_keys_that_are_mapped() -> None:
+    keys = {
+        "up": "f2",
+        "new_sweep": "f3",
+        "span": "f4",
+        "back": "f5",
+        "later": "f6",
+        "engine": "f7",
+        "pause": "f8",
+    }
+    client = FakeClient(empty(parts=()))
+    async with lab(client, size=(160, 40), settings=Settings(keys=keys)) as shown:
+        assert "Press f2 to choose a model" in "\n".join(shown.overview.instances.plain)
+        assert "Press f3 to search" in "\n".join(shown.overview.queue.plain)
+        await shown.press("2", "z")
+        assert "← f6 other times, f4 other span" in shown.overview.throughput.plain[1]
+        await shown.press("left")
+        assert "f6 goes on, f5: now" in shown.overview.throughput.plain[1]
+        held = sweep_view(5, status=SweepStatus.QUEUED, now="", phase=None)
+        assert "f8 goes on" in course.lines(held, None, True, 120)[1].plain
+        shown.overview.draw_nothing()
+        assert "f7 starts an engine" in shown.overview.instances.plain[-1]

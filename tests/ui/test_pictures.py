@@ -52,7 +52,9 @@ async def look(name: str, shown: Lab, aside: Path, change: Callable[[str], str] 
     seen: list[str] = []
     svgs: list[str] = []
     for entry in shown.app.screen.query(Input):
-        entry.cursor_blink = False  # seen or not, it would be another picture from one half second to the next
+        entry.cursor_blink = (
+            False  # seen or not, it would be another picture from one half second to the next
+        )
     for width, height in SIZES:
         await shown.pilot.resize_terminal(width, height)
         await until(lambda height=height: shown.app.screen.size.height == height)  # type: ignore[misc]

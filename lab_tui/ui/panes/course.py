@@ -6,6 +6,7 @@ from textual.content import Content
 
 from lab_tui.model import LoadView, Phase, SweepStatus, SweepView
 from lab_tui.ui import format as fmt
+from lab_tui.ui.actions import key
 from lab_tui.ui.panes import queue
 from lab_tui.ui.theme import ACCENT, BAD, GOOD, MUTED, STRONG, SWEEP, WARN
 from lab_tui.ui.widgets.bars import gauge
@@ -49,7 +50,7 @@ def _sweep(view: SweepView, held: bool, width: int) -> Content:
 def _now(view: SweepView, load: LoadView | None, held: bool, width: int) -> Content:
     """The cell at work: its phase among the others, and its load as it is now."""
     if view.status is not SweepStatus.RUNNING:
-        word = "waits: the queue is paused, p goes on" if held else view.reason
+        word = f"waits: the queue is paused, {key('pause')} goes on" if held else view.reason
         return Content.styled(fmt.clip(f" {word}" if word else "", width), WARN)
     if not view.now:
         return Content.styled(" between two cells", MUTED)

@@ -9,6 +9,7 @@ from textual.content import Content
 
 from lab_tui.model import Snapshot
 from lab_tui.ui import format as fmt
+from lab_tui.ui.actions import key
 from lab_tui.ui.panes.throughput import NOT_TIMED, Window, one_line
 from lab_tui.ui.series import Series, Value
 from lab_tui.ui.theme import ACCENT, MUTED, STRONG, WARN
@@ -121,9 +122,11 @@ def _when(window: Window, shown: int, width: int) -> Content:
     """What time the curves show, and how to get elsewhere."""
     column = f", one column {fmt.duration(window.step)}"
     if window.back_s:
-        text = f" {window.clock(shown)}, {fmt.duration(window.back_s)} ago  → goes on, esc: now"
+        keys = f"{key('later')} goes on, {key('back')}: now"
+        text = f" {window.clock(shown)}, {fmt.duration(window.back_s)} ago  {keys}"
         return Content.styled(fmt.clip(text, width), WARN)
-    text = f" last {fmt.duration(shown * window.step)} to now{column}  ← goes back, t: other span"
+    keys = f"{key('earlier')} other times, {key('span')} other span"
+    text = f" last {fmt.duration(shown * window.step)} to now{column}  {keys}"
     return Content.styled(fmt.clip(text, width), MUTED)
 
 

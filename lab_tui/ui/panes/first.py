@@ -8,6 +8,7 @@ from textual.content import Content
 
 from lab_tui.model import Part, Snapshot
 from lab_tui.ui import format as fmt
+from lab_tui.ui.actions import key
 from lab_tui.ui.theme import BAD, MUTED, STRONG
 
 MEANS = {
@@ -32,7 +33,7 @@ def steps(snapshot: Snapshot) -> list[Content]:
 
 def _remedy(part: Part) -> list[str | tuple[str, str]]:
     if part.problem == NO_MODEL:
-        return ["`lab-tui models fetch` brings a small one (98 MB), or ", ("u", STRONG), " and a path"]
+        return ["`lab-tui models fetch` brings a small one (98 MB), or ", (key("up"), STRONG), " and a path"]
     return [part.remedy]
 
 
@@ -40,14 +41,16 @@ def _ready(snapshot: Snapshot) -> list[Content]:
     first = " No fleet runs. " if snapshot.fleet is None else " No instance runs. "
     model = next((part.command[0] for part in snapshot.parts if part.name == "model" and part.command), "")
     rows = [
-        Content.assemble(first, "Press ", ("u", STRONG), " to choose a model and start one,"),
-        Content.assemble(" or ", ("n", STRONG), " to start a sweep, which brings its own fleet."),
+        Content.assemble(first, "Press ", (key("up"), STRONG), " to choose a model and start one,"),
+        Content.assemble(
+            " or ", (key("new_sweep"), STRONG), " to start a sweep, which brings its own fleet."
+        ),
     ]
     last = snapshot.last_fleet
     if last is not None and snapshot.fleet is None:
         name = fmt.middle(fmt.model_name(last.model), 24)
         before = f" starts the last one again: {last.instances}×{last.parallel} of {name}."
-        rows.append(Content.assemble(" ", ("S", STRONG), before))
+        rows.append(Content.assemble(" ", (key("start_all"), STRONG), before))
     else:
         name = fmt.middle(fmt.model_name(model), 24)
         shell = f"lab-tui up -i 2 -p 4 (takes {name})" if model else "lab-tui up -m MODEL.gguf -i 2 -p 4"

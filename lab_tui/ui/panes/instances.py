@@ -9,6 +9,7 @@ from textual.content import Content
 
 from lab_tui.model import InstanceState, InstanceView, Snapshot
 from lab_tui.ui import format as fmt
+from lab_tui.ui.actions import key
 from lab_tui.ui.panes import first
 from lab_tui.ui.series import Series
 from lab_tui.ui.theme import ACCENT, BAD, INSTANCE, MUTED, STRONG, WARN
@@ -118,7 +119,8 @@ def lines(
             rows.append(row)
             keys.append(str(view.index))
     if len(rows) == 1:
-        rows.append(Content.styled(f" no instance matches {needle!r}; escape clears the filter", MUTED))
+        text = f" no instance matches {needle!r}; {key('back')} clears the filter"
+        rows.append(Content.styled(text, MUTED))
         keys.append(None)
     return rows, keys
 

@@ -8,6 +8,7 @@ from textual.content import Content
 
 from lab_tui.model import Snapshot, SweepStatus, SweepView
 from lab_tui.ui import format as fmt
+from lab_tui.ui.actions import key
 from lab_tui.ui.theme import ACCENT, BAD, GOOD, MUTED, STRONG, SWEEP, WARN
 from lab_tui.ui.widgets.bars import gauge
 
@@ -37,11 +38,13 @@ def lines(
             rows.append(row)
             keys.append(str(view.id))
     if not rows and needle:
-        return [Content.styled(f" no sweep matches {needle!r}; escape clears the filter", MUTED)], []
+        return [Content.styled(f" no sweep matches {needle!r}; {key('back')} clears the filter", MUTED)], []
     if not rows:
         return [
             Content.assemble(
-                " No sweep yet. Press ", ("n", STRONG), " to search this machine's throughput sweet spot."
+                " No sweep yet. Press ",
+                (key("new_sweep"), STRONG),
+                " to search this machine's throughput sweet spot.",
             )
         ], []
     return rows, keys

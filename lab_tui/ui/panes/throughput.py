@@ -9,6 +9,7 @@ from textual.content import Content
 
 from lab_tui.model import LoadView, Snapshot
 from lab_tui.ui import format as fmt
+from lab_tui.ui.actions import key
 from lab_tui.ui.series import Series
 from lab_tui.ui.theme import ACCENT, BAD, MUTED, STRONG, WARN
 from lab_tui.ui.widgets.bars import big, nice_top, sampled, spark
@@ -65,7 +66,7 @@ class ThroughputLines:
         columns = max(width - 2, 1)
         if window.back_s:
             short = f" 0 to {fmt.rate(self.top)}  {window.clock(columns)}"
-            return Content.styled(fmt.clip(f"{short}  esc: now", width), WARN)
+            return Content.styled(fmt.clip(f"{short}  {key('back')}: now", width), WARN)
         scale = f" scale 0 to {fmt.rate(self.top)}, last {fmt.duration(columns * window.step)}"
         load = snapshot.load
         if load is None:

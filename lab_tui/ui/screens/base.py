@@ -19,7 +19,7 @@ from textual.widgets import Input
 from lab_tui import paths
 from lab_tui.model import LabError, Snapshot
 from lab_tui.ui import format as fmt
-from lab_tui.ui.actions import BY_NAME, OVERVIEW, Action, bindings, here
+from lab_tui.ui.actions import BY_NAME, OVERVIEW, Action, bindings, here, key
 from lab_tui.ui.link import Link
 from lab_tui.ui.widgets.footer import FooterKeys, StatusLine
 from lab_tui.ui.widgets.header import HeaderLine, compose_header, notices
@@ -74,7 +74,9 @@ class LabScreen(Screen[None], inherit_bindings=False):
         """Header, panes, filter, status, footer."""
         yield HeaderLine()
         yield from self.compose_panes()
-        yield FilterInput(placeholder="filter: enter keeps it, escape clears it", id="filter", compact=True)
+        yield FilterInput(
+            placeholder=f"filter: enter keeps it, {key('back')} clears it", id="filter", compact=True
+        )
         yield from self.compose_entries()
         yield StatusLine()
         yield FooterKeys()

@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 from lab_tui.model import InstanceView, LabError, SlotsView, Snapshot
 from lab_tui.ui import format as fmt
-from lab_tui.ui.actions import INSTANCE, Action
+from lab_tui.ui.actions import INSTANCE, Action, key
 from lab_tui.ui.panes.slots import SlotLines
 from lab_tui.ui.screens.commands import FleetCommands
 from lab_tui.ui.screens.dialogs import ASLEEP
@@ -68,7 +68,11 @@ class InstanceScreen(LogCommands, FleetCommands):
         view = self.selected_instance()
         if view is None:
             self.facts.show(
-                [Content.styled(" This instance is no longer part of the fleet; escape goes back.", WARN)]
+                [
+                    Content.styled(
+                        f" This instance is no longer part of the fleet; {key('back')} goes back.", WARN
+                    )
+                ]
             )
             return
         width, height = self.facts.size

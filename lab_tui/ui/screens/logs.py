@@ -9,6 +9,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from lab_tui.ui import format as fmt
+from lab_tui.ui.actions import key
 from lab_tui.ui.loglines import INFO, LEVELS
 from lab_tui.ui.screens.base import FilterInput, LabScreen
 from lab_tui.ui.widgets.logtail import LogTail
@@ -29,7 +30,10 @@ class LogCommands(LabScreen):
     def compose_entries(self) -> Iterator[Widget]:
         """The line of the search."""
         yield SearchInput(
-            placeholder="find: enter keeps it, escape ends it, then . and , go on", id="search", compact=True
+            placeholder=f"find: enter keeps it, {key('back')} ends it,"
+            f" then {key('log_hit_next')} go on and back",
+            id="search",
+            compact=True,
         )
 
     @property
@@ -53,7 +57,7 @@ class LogCommands(LabScreen):
         if log.wrap:
             notes.append("wrap")
         if log.searching:
-            notes.append(f"find {log.searching!r}, . next , previous")
+            notes.append(f"find {log.searching!r}, {key('log_hit_next')} go on and back")
         return "  ".join(filter(None, notes))
 
     def show_log_title(self) -> None:

@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 from lab_tui.model import InstanceState, InstanceView, Snapshot, SweepStatus, SweepView
 from lab_tui.ui import format as fmt
-from lab_tui.ui.actions import OVERVIEW, Action
+from lab_tui.ui.actions import OVERVIEW, Action, key
 from lab_tui.ui.panes import gpus, instances, queue
 from lab_tui.ui.panes.curves import CurvesLines, columns
 from lab_tui.ui.panes.throughput import ThroughputLines, Window
@@ -130,7 +130,10 @@ class OverviewScreen(LogCommands, QueueCommands):
         if link.remedy:
             words.append(Content(f" {link.remedy}"))
         words.append(
-            Content.styled(" This screen comes back by itself; e starts an engine, q leaves.", MUTED)
+            Content.styled(
+                f" This screen comes back by itself; {key('engine')} starts an engine, {key('quit')} leaves.",
+                MUTED,
+            )
         )
         self.instances.show(words)
 

@@ -11,6 +11,7 @@ from textual import work
 from lab_tui import config, findings
 from lab_tui.model import CellStatus, CellView, FleetSpec, LabError, Snapshot, SweepDetail, SweepSpec
 from lab_tui.ui import format as fmt
+from lab_tui.ui.actions import key
 from lab_tui.ui.screens.commands import QueueCommands
 from lab_tui.ui.screens.dialogs import ASLEEP, streams_on
 
@@ -58,7 +59,9 @@ class WinnerCommands(QueueCommands):
             self.status.failed(command, str(error))
             return
         if snapshot.sweep is not None:
-            self.status.failed(command, f"sweep {snapshot.sweep.id} uses the fleet: p pauses the queue")
+            self.status.failed(
+                command, f"sweep {snapshot.sweep.id} uses the fleet: {key('pause')} pauses the queue"
+            )
             return
         self.ask(
             f"Apply cell {cell.index + 1} of sweep {target.sweep}?",
@@ -119,7 +122,7 @@ class WinnerCommands(QueueCommands):
         except LabError as error:
             self.status.failed("lab-tui sweep", str(error))
             return
-        waits = " It waits: the queue is paused, p goes on." if snapshot.queue_paused else ""
+        waits = f" It waits: the queue is paused, {key('pause')} goes on." if snapshot.queue_paused else ""
         self.ask(
             f"Measure cell {cell.index + 1} of sweep {target.sweep} again?",
             f"{fmt.axes(cell.cell)}, as a sweep of its own in the queue.{waits}\n"
@@ -139,7 +142,7 @@ class WinnerCommands(QueueCommands):
         marked = self.lab.marked
         if marked is None:
             self.lab.marked = target.sweep
-            self.status.say(f"sweep {target.sweep} is marked: c on another one compares them")
+            self.status.say(f"sweep {target.sweep} is marked: {key('compare')} on another one compares them")
         elif marked == target.sweep:
             self.lab.marked = None
             self.status.say(f"sweep {target.sweep} is not marked any more")

@@ -18,6 +18,7 @@ from textual import work
 from textual.widget import Widget
 
 from lab_tui.ui import format as fmt
+from lab_tui.ui.actions import key
 
 MIN_WIDTH, MIN_HEIGHT = 24, 7
 SIDE_BY_SIDE = 100  # columns from which two charts stand beside each other
@@ -82,7 +83,7 @@ class CurvePlot(Widget, can_focus=True):
         """What the key that turns would show; "" when every chart is in sight."""
         seen = 2 if self.size.width >= SIDE_BY_SIDE or self.size.height >= TWO_ROWS else 1
         hidden = len(self._charts) - seen
-        return f"(t: {hidden} more)" if hidden > 0 else ""
+        return f"({key('span')}: {hidden} more)" if hidden > 0 else ""
 
     def render(self) -> Text:
         """The charts as text."""
@@ -110,7 +111,7 @@ def beside(left: Text, right: Text) -> Text:
 def draw(chart: Chart, width: int, height: int) -> Text:
     """One chart with its legend, as many lines as ``height``."""
     if width < MIN_WIDTH or height < MIN_HEIGHT:
-        return Text(f" {chart.title}: too little room, z zooms", style="dim")
+        return Text(f" {chart.title}: too little room, {key('zoom')} zooms", style="dim")
     curves = [_drawable(curve) for curve in chart.curves]
     curves = [curve for curve in curves if curve.points]
     if not curves:
