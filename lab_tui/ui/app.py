@@ -87,6 +87,7 @@ class LabApp(App[int]):
     def on_mount(self) -> None:
         """Listen to the engine for as long as the app lives."""
         self.listen()
+        self.console.push_theme(theme.for_tables())
         self.theme_changed_signal.subscribe(self, self.say_theme)
         if not self.is_headless:
             self.set_interval(1.0, self.fit)
@@ -173,7 +174,9 @@ class LabApp(App[int]):
         self.search_themes()
 
     def say_theme(self, chosen: Theme) -> None:
-        """Tell how a theme is kept."""
+        """Have tables follow the theme, and tell how it is kept."""
+        self.console.pop_theme()
+        self.console.push_theme(theme.for_tables())
         for screen in self.screen_stack:
             if isinstance(screen, LabScreen):
                 screen.status.say(

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from rich.theme import Theme as Styles
 from textual.color import Color, Lab, lab_to_rgb, rgb_to_lab
+from textual.style import Style
 from textual.theme import Theme
 
 from lab_tui.model import CellStatus, FrontState, InstanceState, SweepStatus
@@ -92,6 +94,11 @@ CELL: Mapping[CellStatus, Look] = {
     CellStatus.FAILED: Look("✖", "failed", BAD),
     CellStatus.SKIPPED: Look("⊘", "skipped", WARN),
 }
+
+
+def for_tables() -> Styles:
+    """The colours above for Rich's text, in the theme of the running app: tables know no other text."""
+    return Styles({name: Style.parse(name).rich_style for name in (GOOD, WARN, BAD, ACCENT)}, inherit=False)
 
 
 def heat(share: float) -> str:

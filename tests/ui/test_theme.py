@@ -10,9 +10,11 @@ from textual.color import Color, rgb_to_lab
 from textual.command import CommandPalette
 
 from lab_tui.config import Settings, UiSettings
+from lab_tui.model import SweepStatus
 from lab_tui.ui import theme
 from lab_tui.ui.app import LabApp
-from tests.ui.fake import FakeClient
+from lab_tui.ui.screens.results import ResultsScreen
+from tests.ui.fake import FakeClient, sweep_view
 from tests.ui.helpers import lab, until
 
 Rows = tuple[tuple[float, float, float], ...]
@@ -101,3 +103,26 @@ async def test_another_theme_by_key_is_shown_and_how_to_keep_it() -> None:
         await shown.press("down", "enter")
         await until(lambda: shown.app.theme == "lab-safe")
         await shown.says('theme = "lab-safe" under [ui]')
+
+
+async def test_tables_follow_the_theme() -> None:
+    client = FakeClient()
+    states = (SweepStatus.DONE, SweepStatus.FAILED, SweepStatus.DONE)  # the first has the cursor
+    client.finished = [sweep_view(5 - place, status=state) for place, state in enumerate(states)]
+    async with lab(client, (160, 40), settings=Settings(ui=UiSettings(theme="lab-safe"))) as shown:
+        await shown.press("b")
+        screen: ResultsScreen = await shown.on(ResultsScreen)
+        await until(lambda: screen.table.row_count == 3)
+
+        def colours() -> set[str]:
+            rows = (screen.table.render_line(y) for y in (2, 3))
+            pieces = [
+                piece for row in rows for piece in row if "done" in piece.text or "failed" in piece.text
+            ]
+            return {piece.style.color.name.upper() for piece in pieces if piece.style and piece.style.color}
+
+        assert colours() == {"#56B4E9", "#D55E00"}
+        shown.app.theme = "textual-light"
+        await shown.says("theme textual-light")
+        variables = shown.app.theme_variables
+        assert colours() == {Color.parse(variables[f"text-{name}"]).hex for name in ("success", "error")}

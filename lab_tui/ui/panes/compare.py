@@ -34,7 +34,7 @@ def row(number: int, pair: Pair, names: Sequence[str]) -> Row:
     instances, parallel, streams = pair.key[:3]
     name = " ".join((f"{instances}×{parallel} c={streams}", *rest))
     shares = [fmt.interval_share(rate.half_width, rate.tps) for rate in (pair.a, pair.b)]
-    style = "" if pair.within is not False else "green" if (pair.ratio or 0) > 1 else "red"
+    style = "" if pair.within is not False else GOOD if (pair.ratio or 0) > 1 else BAD
     cells = (
         Text(name),
         figure(fmt.rate(pair.a.tps)),

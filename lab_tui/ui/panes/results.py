@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from lab_tui.model import CellStatus, CellView, MachineLoad, Measurement, SweepDetail
+from lab_tui.model import CellView, MachineLoad, Measurement, SweepDetail
 from lab_tui.text import energy
 from lab_tui.ui import format as fmt
-from lab_tui.ui.theme import CELL
+from lab_tui.ui.theme import BAD, CELL
 from lab_tui.ui.widgets.plot import Chart, Curve
 from lab_tui.ui.widgets.table import Row, figure
 
 MOST_CURVES = 6
-TABLE_STYLE = {CellStatus.MEASURED: "green", CellStatus.FAILED: "red", CellStatus.RUNNING: "cyan"}
 COLUMNS = ("#", "cell", "state", "tok/s", "±", "TTFT p95", "1 stream", "feels", "verdict or reason")
 FALLING = ("tok/s", "1 stream")
 
@@ -91,7 +90,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 def table_row(view: CellView) -> Row:
     """One cell as a row of the table, which measures only Rich's text rightly."""
     look, result = CELL[view.status], view.result
-    style = TABLE_STYLE.get(view.status, "")
+    style = look.style
     name = fmt.axes(view.cell)
     head = (figure(str(view.index + 1)), Text(name), Text(f"{look.glyph} {look.word}", style))
     place = (view.index, name, look.word)
@@ -110,7 +109,7 @@ def table_row(view: CellView) -> Row:
     share = half / tps if half is not None and tps else None
     errors = f"{fmt.plural(result.errors, 'error')}; " if result.errors else ""
     flags = f" ({', '.join(result.flags)})" if result.flags else ""
-    said = Text.assemble((errors, "red"), f"{result.verdict}{flags}")
+    said = Text.assemble((errors, BAD), f"{result.verdict}{flags}")
     return Row(
         (*head, *map(figure, figures), Text(result.feels or fmt.UNKNOWN), said),
         (*place, tps, share, result.ttft_ms.p95, one, one, said.plain),  # "feels" goes by the rate it names

@@ -9,24 +9,18 @@ from rich.text import Text
 from textual import work
 from textual.widget import Widget
 
-from lab_tui.model import LabError, Snapshot, SweepStatus, SweepView
+from lab_tui.model import LabError, Snapshot, SweepView
 from lab_tui.ui import format as fmt
-from lab_tui.ui.actions import RESULTS, Action
+from lab_tui.ui.actions import RESULTS, Action, key
 from lab_tui.ui.panes.queue import done
 from lab_tui.ui.screens.winner import Target, WinnerCommands
-from lab_tui.ui.theme import SWEEP
+from lab_tui.ui.theme import STRONG, SWEEP
 from lab_tui.ui.widgets.pane import Pane
 from lab_tui.ui.widgets.table import Row, SortTable, figure
 
 COLUMNS = ("ID", "name", "state", "cells", "tok/s", "±", "best", "when", "took", "search", "note")
 FALLING = ("ID", "tok/s", "when", "took", "cells")
 MARK = "◆"
-STYLE = {
-    SweepStatus.DONE: "green",
-    SweepStatus.FAILED: "red",
-    SweepStatus.ABORTED: "yellow",
-    SweepStatus.RUNNING: "cyan",
-}
 
 
 def row(view: SweepView, marked: bool) -> Row:
@@ -37,8 +31,8 @@ def row(view: SweepView, marked: bool) -> Row:
     place = f"{best.instances}×{best.parallel} c={best.concurrency}" if best else fmt.UNKNOWN
     cells = (
         figure(str(view.id)),
-        Text(f"{MARK} {view.name}" if marked else view.name, "bold" if marked else ""),
-        Text(f"{look.glyph} {look.word}", STYLE.get(view.status, "")),
+        Text(f"{MARK} {view.name}" if marked else view.name, STRONG if marked else ""),
+        Text(f"{look.glyph} {look.word}", look.style),
         figure(f"{done(view)}/{view.cells_total}"),
         figure(fmt.rate(tps)),
         figure(fmt.interval_share(half, tps) if tps is not None else ""),
@@ -111,7 +105,7 @@ class ResultsScreen(WinnerCommands):
         if drawn != self._drawn:
             self._drawn = drawn
             self.table.fill((row(view, view.id == self.lab.marked) for view in views), drawn[2])
-        nothing = "" if self.kept else "nothing measured yet: n starts a sweep"
+        nothing = "" if self.kept else f"nothing measured yet: {key('new_sweep')} starts a sweep"
         self.panes()[0].title(nothing or self.table.title)
 
     # -- what is selected

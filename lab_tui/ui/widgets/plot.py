@@ -25,6 +25,8 @@ SIDE_BY_SIDE = 100  # columns from which two charts stand beside each other
 TWO_ROWS = 28  # rows from which they stand above each other
 FACTORS = (1.0, 2.0, 2.5, 5.0)  # of a decade, between two ticks of an axis
 DOT = "•"
+SIGNS = "abcdef"  # of the curves, which not every eye and terminal tells apart by colour
+MOST_SIGNS = 8  # on one curve
 MOST_POINTS = 500  # of a curve: plotext takes 40 µs for each
 COLOURS = (14, 11, 10, 13, 12, 9)  # of the 16 that every terminal has
 LEGEND = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "bright_blue", "bright_red")
@@ -118,10 +120,15 @@ def draw(chart: Chart, width: int, height: int) -> Text:
         return Text(f" {chart.title}: nothing measured yet", style="dim")
     legend = Text(f" {chart.title} ", no_wrap=True)
     for place, curve in enumerate(curves):
-        legend.append(f" {'━' if curve.joined else DOT} {curve.name}", LEGEND[place % len(LEGEND)])
+        legend.append(f" {_sign(curve, place)} {curve.name}", LEGEND[place % len(LEGEND)])
     legend.truncate(width, overflow="ellipsis", pad=True)
     picture = Text.from_ansi(_build(chart._replace(curves=tuple(curves)), width, height - 1))
     return Text("\n").join((legend, picture))
+
+
+def _sign(curve: Curve, place: int) -> str:
+    """What marks the points of a curve."""
+    return SIGNS[place % len(SIGNS)] if curve.joined else DOT
 
 
 def _drawable(curve: Curve) -> Curve:
@@ -160,12 +167,21 @@ def _build(chart: Chart, width: int, height: int) -> str:
     top = max(y for curve in chart.curves for _, y in curve.points) * 1.05 or 1.0
     figure.ruler("y").lim(0, top)
     _round(figure.ruler("y"), top, height // 3)
-    for place, curve in enumerate(chart.curves):
-        colour = COLOURS[place % len(COLOURS)]
-        xs = [math.log2(x) if chart.doubling else x for x, _ in curve.points]
-        marker = plotext.marker("braille" if curve.joined else DOT, colour)
-        signal = figure.signal(xs, [y for _, y in curve.points], marker=marker)
-        figure.draw(signal.lines() if curve.joined and len(xs) > 1 else signal)
+    signals = [
+        (
+            [math.log2(x) if chart.doubling else x for x, _ in curve.points],
+            [y for _, y in curve.points],
+            COLOURS[place % len(COLOURS)],
+        )
+        for place, curve in enumerate(chart.curves)
+    ]
+    for curve, (xs, ys, colour) in zip(chart.curves, signals, strict=True):
+        if curve.joined and len(xs) > 1:
+            figure.draw(figure.signal(xs, ys, marker=plotext.marker("braille", colour)).lines())
+    for place, (curve, (xs, ys, colour)) in [*enumerate(zip(chart.curves, signals, strict=True))][::-1]:
+        step = -(-len(xs) // MOST_SIGNS) if curve.joined else 1  # from the last on, which is always marked
+        marker = plotext.marker(_sign(curve, place), colour)
+        figure.draw(figure.signal(xs[::-step], ys[::-step], marker=marker))
     return str(figure.build()).removesuffix("\n")
 
 
