@@ -10,6 +10,7 @@ import pytest
 
 from lab_tui import access, paths
 from lab_tui.cli import fleet as command
+from lab_tui.cli.parts import _usual
 from lab_tui.config import ServeSettings, Settings, fleet_spec
 from lab_tui.model import FleetSpec, LabError
 from lab_tui.serving import models
@@ -97,6 +98,13 @@ def test_a_file_that_is_not_fit_is_said(content: str | None, mode: int, says: st
     with pytest.raises(LabError, match=says) as caught:
         access.read_keys(but(api_key_file=str(file)))
     assert KEY not in str(caught.value)
+
+
+def test_what_fits_may_be_asked_before_there_is_a_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_TUI_SERVE_HOST", "0.0.0.0")
+    assert _usual().host == "0.0.0.0"
+    with pytest.raises(LabError, match="that wants an API key"):
+        check_spec(_usual())
 
 
 def test_a_folder_or_a_pipe_in_the_place_of_the_file(tmp_path: Path) -> None:

@@ -134,10 +134,10 @@ def list_models(as_json: Json = False, parallel: Parallel = None, ctx_per_slot: 
 
 def _usual(**changes: int) -> FleetSpec:
     """The fleet of the settings with changes, of no model. Raises LabError."""
-    from lab_tui.serving.llama_server import check_spec
+    from lab_tui.serving.llama_server import check_ranges
 
     spec = msgspec.structs.replace(config.fleet_spec(config.load(), ""), **changes)
-    check_spec(spec)
+    check_ranges(spec)  # who may ask does not matter for what fits
     return spec
 
 

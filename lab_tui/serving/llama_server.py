@@ -33,6 +33,12 @@ OWNED = {
 
 
 def check_spec(spec: FleetSpec) -> None:
+    """Raise LabError naming the first setting that is out of its range, or lets strangers in."""
+    check_ranges(spec)
+    access.check(spec)
+
+
+def check_ranges(spec: FleetSpec) -> None:
     """Raise LabError naming the first setting that is out of its range."""
     ranges = (
         ("instances", spec.instances, 1, MAX_INSTANCES),
@@ -55,7 +61,6 @@ def check_spec(spec: FleetSpec) -> None:
             raise LabError(f"{name} is not UTF-8: {text}", "rename it, or write it in UTF-8")
     if not spec.host:
         raise LabError("host is empty", "give 127.0.0.1, or 0.0.0.0 to be reached from other machines")
-    access.check(spec)
     words = (
         ("flash-attn", spec.flash_attn, ("on", "off", "auto")),
         ("balancing", spec.balancing, ("round_robin", "least_conn")),
