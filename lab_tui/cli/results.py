@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lab_tui import findings
+from lab_tui import files, findings
 from lab_tui.cli.fleet import Json
 from lab_tui.cli.output import duration, number, put, put_file, put_json, run, table, terminal_width
 from lab_tui.cli.status import best_text, sweep_line
 from lab_tui.cli.sweep import to_json
 from lab_tui.client import engine_session
 from lab_tui.findings import Pair
-from lab_tui.model import CellView, LabError, ResultsFile, SweepDetail, SweepView
+from lab_tui.model import TABLE_FORMATS, CellView, ExportSpec, LabError, ResultsFile, SweepDetail, SweepView
 
 COLUMNS = {"instances": "INST", "parallel": "PAR", "concurrency": "CONC"}  # axes that every table has
 MOST_BYTES = 4 << 20  # of a CSV; the cells that a sweep may have are less
@@ -167,27 +167,22 @@ def export(
     sweep_id: Id,
     format_: Annotated[str, typer.Option("--format", help="csv, json or md.")] = "csv",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file; else standard output.")
+        Path | None, typer.Option("--output", "-o", help="A file or folder; else standard output.")
     ] = None,
 ) -> None:
     """A sweep as CSV (llama-throughput-lab's nine columns first), JSON or Markdown."""
-    from lab_tui.store.export import to_csv, to_json_text, to_markdown
-
-    writers: dict[str, Callable[[SweepDetail], str]] = {
-        "csv": to_csv,
-        "md": to_markdown,
-        "json": to_json_text,
-    }
-    if format_ not in writers:
-        raise LabError(f"there is no format {format_}", f"choose one of {', '.join(writers)}")
-    text = writers[format_](run(_detail(sweep_id)))
+    if format_ not in TABLE_FORMATS:
+        raise LabError(f"there is no format {format_}", f"choose one of {', '.join(TABLE_FORMATS)}")
+    texts = run(_exported(ExportSpec(format=format_, sweep=sweep_id)))
     if output is None:
-        put_file(text.rstrip("\n"))
-        return
-    try:
-        output.write_text(text)
-    except OSError as error:
-        raise LabError(f"cannot write {output} ({error.strerror})", "choose another -o") from error
+        put_file(next(iter(texts.values())).rstrip("\n"))
+    else:
+        files.write(files.places(texts, output))
+
+
+async def _exported(asked: ExportSpec) -> dict[str, str]:
+    async with engine_session() as client:
+        return await client.export(asked)
 
 
 def import_results(file: Annotated[Path, typer.Argument(metavar="FILE.csv")]) -> None:
