@@ -61,7 +61,7 @@ def screen(
     settings = config.for_screen(config.load(), mouse=False if no_mouse else None, ascii=ascii or None)
     run(ensure_engine())
     if demo:
-        run(sweep.demo(settings))
+        sweep.demo(settings)
     from lab_tui.ui.app import run as run_screen
 
     raise SystemExit(run_screen(settings, read_only=read_only))

@@ -18,12 +18,13 @@ from lab_tui.cli import workload as options
 from lab_tui.cli.bench import StreamTps, Ttft, check_seconds, slo
 from lab_tui.cli.dry_run import outlined
 from lab_tui.cli.dry_run import text as outline_text
-from lab_tui.cli.fleet import Json, Model, bring_up, spec_from
-from lab_tui.cli.output import Progress, duration, fail, number, put, put_json, run, say
+from lab_tui.cli.fleet import Json, Model, ask_before_cutting, bring_up, spec_from
+from lab_tui.cli.output import Progress, duration, fail, number, put, put_file, put_json, run, say
 from lab_tui.cli.status import best_text, sweep_line
 from lab_tui.client import EngineClient, EngineGone, engine_session
 from lab_tui.config import Settings
 from lab_tui.model import (
+    FleetSpec,
     LabError,
     Snapshot,
     SweepDetail,
@@ -35,7 +36,7 @@ from lab_tui.model import (
 from lab_tui.text import plural
 
 if TYPE_CHECKING:
-    from lab_tui.sweep.outline import Outline
+    from lab_tui.model import Outline
 
 Asked = Callable[[Snapshot | None], SweepSpec]  # what was asked for, over the fleet that runs
 
@@ -123,7 +124,7 @@ def sweep(
     if to_stdout:
         from lab_tui.store.export import to_csv
 
-        put(to_csv(detail).rstrip("\n"))
+        put_file(to_csv(detail).rstrip("\n"))
         say(_result_text(detail))
     else:
         put_json(to_json(detail)) if as_json else put(_result_text(detail))
@@ -300,11 +301,19 @@ def _result_text(detail: SweepDetail) -> str:
     return "\n".join(text)
 
 
-async def demo(settings: Settings) -> None:
-    """Two instances of the model and the quick sweep, so that everything on the screen moves."""
+def demo(settings: Settings) -> None:
+    """Two instances of the model and the quick sweep, so that everything on the screen moves.
+
+    Where that cuts live streams of a running fleet, it asks.
+    """
+    spec = spec_from(settings.serve.model or None, {"instances": 2})
+    ask_before_cutting(spec, yes=False)
+    run(_demo(spec))
+
+
+async def _demo(spec: FleetSpec) -> None:
     from lab_tui.sweep import space
 
-    spec = spec_from(settings.serve.model or None, {"instances": 2})
     await bring_up(spec)
     async with EngineClient() as client:
         await client.sweep(space.preset("quick", spec))

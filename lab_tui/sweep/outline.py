@@ -18,8 +18,6 @@ from lab_tui.sweep.adaptive import most_cells
 from lab_tui.sweep.fit import Room, corrected, problem
 from lab_tui.sweep.strategy import strategy
 
-__all__ = ["Outline", "look_ahead", "outline"]
-
 
 async def look_ahead(spec: SweepSpec, room: Room, server: Callable[[], Awaitable[LlamaServer]]) -> Outline:
     """The outline of ``spec`` as it was asked for, checked as the queue would check it. Raises LabError.
