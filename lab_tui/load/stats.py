@@ -20,6 +20,7 @@ _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2
 _Z95 = 1.959964
 
 FEWEST_BINS = 20  # below this an interval would be a guess
+MOST_BINS = 3000  # of a longer series neighbours are joined: a live view has a few milliseconds for it
 FEWEST_FREE = 5  # bins: however alike they are, so many count as independent
 MOST_ORDER = 20  # bins that the fitted process looks back
 MOST_CORRELATED = 0.99
@@ -107,18 +108,21 @@ def interval(rates: Sequence[float]) -> Interval | None:
     of the rate at frequency zero, estimated from an autoregressive process fitted to the bins (Heidelberger
     and Welch, "A spectral method for confidence interval generation", 1981).
     """
-    count = len(rates)
-    if count < FEWEST_BINS:
+    if len(rates) < FEWEST_BINS:
         return None
+    centre = mean(rates)
+    if len(rates) > MOST_BINS:
+        rates = batch_means(rates, len(rates) // math.ceil(len(rates) / MOST_BINS))
+    count = len(rates)
     spread = variance(rates)
     if spread <= 0:
-        return Interval(mean(rates), 0.0)
+        return Interval(centre, 0.0)
     order, density = _density_at_zero(rates)
     free = max(count * spread / density, FEWEST_FREE)  # independent bins that would say as much
     # The spread around a mean of its own is too small, by the more the fewer of them are free.
     uncertain = spread / (free - 1) if free < count else density / count
     known = min(free, count / (2 * max(order, 1)))  # a density of many coefficients is known badly itself
-    return Interval(mean(rates), t95(max(1, round(known) - 1)) * math.sqrt(uncertain))
+    return Interval(centre, t95(max(1, round(known) - 1)) * math.sqrt(uncertain))
 
 
 def _density_at_zero(rates: Sequence[float]) -> tuple[int, float]:

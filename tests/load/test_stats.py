@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy
@@ -198,6 +198,25 @@ def test_the_true_mean_is_in_the_stated_interval(kind: Callable[[int], list[floa
         assert found is not None
         hits += abs(found.mean - 100) <= found.half_width
     assert hits >= 0.9 * RUNS, f"{hits} of {RUNS}"
+
+
+def test_the_interval_of_an_hour_costs_no_more_than_that_of_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    luck = random.Random(1)
+    rates = [0.0]
+    for _ in range(36_000):
+        rates.append(0.8 * rates[-1] + luck.gauss(0, 10))
+    taken: list[int] = []
+    fit = stats._density_at_zero
+
+    def fitted(bins: Sequence[float]) -> tuple[int, float]:
+        taken.append(len(bins))
+        return fit(bins)
+
+    monkeypatch.setattr(stats, "_density_at_zero", fitted)
+    found = stats.interval(rates)
+    assert found is not None and taken[0] <= stats.MOST_BINS
+    assert found.mean == pytest.approx(stats.mean(rates))
+    assert found.half_width == pytest.approx(1.96 * 10 / (1 - 0.8) / math.sqrt(len(rates)), rel=0.1)
 
 
 def test_requests_that_take_turns_do_not_widen_the_interval() -> None:
