@@ -61,7 +61,7 @@ class Queue:
         self._changed = changed
         self._waiting: list[StoredSweep] = []
         self._runner: Runner | None = None
-        self._amounts: dict[int, tuple[object, summary.Amount]] = {}  # of live sweeps
+        self._amounts: dict[int, summary.Amount] = {}  # of the waiting sweeps that have results
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._writing: set[asyncio.Task[Any]] = set()  # changes under way, whether or not who asked waits
@@ -71,7 +71,9 @@ class Queue:
     async def start(self, resume: bool) -> None:
         """Take up what the store holds. Unless ``resume``, sweeps found there wait for a word."""
         for sweep_id in await self._store.call(self._store.waiting):
-            self._waiting.append(_reopened(await self._store.call(self._store.sweep, sweep_id)))
+            sweep = _reopened(await self._store.call(self._store.sweep, sweep_id))
+            await self._weigh(sweep)
+            self._waiting.append(sweep)
         self.paused = bool(self._waiting) and not resume
         self._task = tasks.begin(self._run(), "sweep queue")
         self._wake.set()
@@ -91,18 +93,15 @@ class Queue:
 
     def running(self) -> SweepView | None:
         """The running sweep as a line."""
-        runner = self._runner
-        return runner.view(self._amount(runner.sweep)) if runner else None
+        return self._runner.view() if self._runner else None
 
     def _amount(self, sweep: StoredSweep) -> summary.Amount:
-        """What the cells of a live sweep amount to, worked out once for each new result."""
-        results = [(cell.index, cell.result, cell.repeats) for cell in sweep.cells if cell.result is not None]
-        key = [(index, id(result), len(repeats)) for index, result, repeats in results]
-        known, found = self._amounts.get(sweep.id, (None, summary.Amount()))
-        if known != key:
-            found = summary.amount(sweep.cells, sweep.spec.slo)
-            self._amounts[sweep.id] = (key, found)
-        return found
+        """What the cells of a waiting sweep amount to."""
+        return self._amounts.get(sweep.id, summary.Amount())
+
+    async def _weigh(self, sweep: StoredSweep) -> None:
+        """Work that out, in a thread: for thousands of cells it takes longer than the loop may wait."""
+        self._amounts[sweep.id] = await asyncio.to_thread(summary.amount, sweep.cells, sweep.spec.slo)
 
     def views(self) -> tuple[SweepView, ...]:
         """The running sweep and those that wait, in order."""
@@ -197,6 +196,7 @@ class Queue:
         await self._store.call(self._store.put_cells, sweep.id, out, sweep.elapsed_s)
         await self._store.call(self._store.set_status, sweep.id, SweepStatus.ABORTED, sweep.elapsed_s, why)
         self._waiting = [other for other in self._waiting if other.id != sweep.id]
+        self._amounts.pop(sweep.id, None)
         self._changed()
 
     async def move(self, sweep_id: int, position: int) -> None:
@@ -233,18 +233,22 @@ class Queue:
         """Run a sweep; when that fails it goes back to its place and the queue waits for help."""
         try:
             self._before.take()
-            self._runner = Runner(self._tools, sweep, lambda: self.paused)
+            self._runner = Runner(self._tools, sweep, self._amount(sweep), lambda: self.paused)
             goes_on = await self._runner.run()
             if goes_on is not None:
+                self._amounts[sweep.id] = self._runner.amount
                 self._waiting.insert(0, goes_on)
+            else:
+                self._amounts.pop(sweep.id, None)
         except Exception as error:  # whatever it is, the queue outlives it, and says it
             log.error("the queue is paused: %s", error, exc_info=not isinstance(error, LabError))
             why = str(error) if isinstance(error, LabError) else f"internal error: {error!r}"
             self.notice, self.paused = f"the queue is paused: {why}", True
-            self._waiting.insert(0, await self._as_kept(self._runner.sweep if self._runner else sweep))
+            sweep = await self._as_kept(self._runner.sweep if self._runner else sweep)
+            await self._weigh(sweep)
+            self._waiting.insert(0, sweep)
         finally:
             self._runner = None
-            self._amounts.clear()
             self._changed()
 
     async def _as_kept(self, sweep: StoredSweep) -> StoredSweep:

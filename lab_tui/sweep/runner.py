@@ -49,8 +49,11 @@ class Tools(NamedTuple):
 class Runner:
     """Owns the running cell of one sweep. ``paused`` is asked before each cell."""
 
-    def __init__(self, tools: Tools, sweep: StoredSweep, paused: Callable[[], bool]) -> None:
+    def __init__(
+        self, tools: Tools, sweep: StoredSweep, amount: summary.Amount, paused: Callable[[], bool]
+    ) -> None:
         self.sweep = msgspec.structs.replace(sweep, status=SweepStatus.RUNNING)
+        self.amount = amount  # what its cells amount to
         self.load: LoadView | None = None
         self._fleet, self._store, self._meter, self._fit, self._changed = tools
         self._paused = paused
@@ -59,7 +62,7 @@ class Runner:
         self._cell_label = ""
         self._verdict_on_cancel: tuple[CellStatus, str] = (CellStatus.PENDING, "")
 
-    def view(self, found: summary.Amount) -> SweepView:
+    def view(self) -> SweepView:
         """The sweep as a line."""
         at_work = self._cell is not None
         return summary.view(
@@ -67,7 +70,7 @@ class Runner:
             now=self._cell_label if at_work else "",
             phase=self.load.phase if self.load else None,
             running_s=time.monotonic() - self._cell_began if at_work else 0.0,
-            found=found,
+            found=self.amount,
         )
 
     # -- commands
@@ -229,6 +232,8 @@ class Runner:
         elapsed_s = self.sweep.elapsed_s + spent_s
         await self._store.call(self._store.put_cells, self.sweep.id, [changed], elapsed_s)
         cells = (*self.sweep.cells[:index], changed, *self.sweep.cells[index + 1 :])
+        if fields.keys() & {"result", "repeats"}:
+            self.amount = await asyncio.to_thread(summary.amount, cells, self.sweep.spec.slo)
         self.sweep = msgspec.structs.replace(self.sweep, cells=cells, elapsed_s=elapsed_s)
         self._changed()
 

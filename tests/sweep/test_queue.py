@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ from lab_tui.model import (
 )
 from lab_tui.serving.fleet import Fleet
 from lab_tui.store.store import Store
-from lab_tui.sweep import course
+from lab_tui.sweep import course, summary
 from lab_tui.sweep import runner as module
 from lab_tui.sweep.before import Before
 from lab_tui.sweep.calibration import Calibration
@@ -240,8 +241,16 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> Cells:
 
 
 async def test_pause_lets_the_cell_finish_and_resume_goes_on(
-    bench: Bench, fleet: Fleet, model: Path, cells: Cells
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    weighed_in: set[threading.Thread] = set()
+
+    def amount(*args: Any) -> summary.Amount:
+        weighed_in.add(threading.current_thread())
+        return weigh(*args)
+
+    weigh = summary.amount
+    monkeypatch.setattr(summary, "amount", amount)
     queue = await bench.queue(fleet)
     added = await queue.add(sweep(model, {"concurrency": (1, 2, 3)}))
     await cells.at(1)
@@ -250,6 +259,8 @@ async def test_pause_lets_the_cell_finish_and_resume_goes_on(
     await until(lambda: queue.running() is None, "the queue to pause")
     (line,) = queue.views()
     assert (line.status, line.cells_measured, cells.begun) == (SweepStatus.PAUSED, 1, [1])
+    assert line.best is not None and line.best.throughput_tps == 101.0
+    assert weighed_in and threading.main_thread() not in weighed_in  # it would hold the loop
     await queue.resume()
     cells.finish(2)
     assert statuses(await finished(queue, added.id)) == [MEASURED] * 3
