@@ -449,3 +449,47 @@ def test_cells_of_every_kind_have_a_sign_of_their_own() -> None:
     legend = "\n".join(line.plain for line in lines)
     for status in (CellStatus.RUNNING, CellStatus.FAILED, CellStatus.SKIPPED, CellStatus.PENDING):
         assert f"{each[status]} {status}" in legend
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(SweepStatus.QUEUED, SweepStatus.ABORTED), (SweepStatus.RUNNING, SweepStatus.DONE)]
+)
+async def test_a_sweep_that_leaves_the_queue_is_asked_for_once_more(
+    before: SweepStatus, after: SweepStatus
+) -> None:
+    view = sweep_view(8, status=before)
+    async with lab(FakeClient(snapshot(sweep=None, queue=(view,)))) as shown:
+        screen = await opened(shown)
+        shown.client.finished = [msgspec.structs.replace(view, status=after, reason="that was it")]
+        shown.client.set(snapshot(seq=2, sweep=None, queue=()))
+        await until(lambda: "that was it" in str(screen.head.render()))
+        assert screen.selected_sweep() == shown.client.finished[0]
+
+
+async def test_a_click_selects_a_row_and_two_open_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lab(browsing(), (120, 40)) as shown:
+        await shown.press("b")
+        screen: ResultsScreen = await shown.on(ResultsScreen)
+        await until(lambda: screen.table.row_count == 2)
+        monkeypatch.setattr(shown.app, "CLICK_CHAIN_TIME_THRESHOLD", -1.0)  # however fast, they are two
+        for column in (1, 1, 30):
+            await shown.pilot.click("#sweeps", offset=(column, 2))
+            assert screen.table.selected == "3"
+            assert shown.app.screen is screen
+        monkeypatch.undo()
+        await shown.pilot.click("#sweeps", offset=(1, 2), times=2)
+        assert (await shown.on(SweepScreen)).sweep_id == 3
+
+
+async def test_a_filter_is_for_what_can_be_filtered() -> None:
+    async with lab() as shown:
+        await shown.press("3", "slash")
+        await shown.says("nothing to filter here")
+        screen = await opened(shown)
+        await shown.press("slash", *"failed", "enter", "1", "slash")
+        assert screen.query_one("#filter", Input).value == "failed"
+        await shown.press("enter", "1", "escape")
+        assert shown.app.screen is screen
+        assert screen.table.row_count == 24
+        await shown.press("enter", "slash")
+        assert "nothing to filter here" in shown.screen.status.plain

@@ -297,10 +297,18 @@ class LabScreen(Screen[None], inherit_bindings=False):
 
     # -- filter
 
+    def filtered_pane(self) -> int | None:
+        """The number of the pane that a filter is for, wherever the focus is; None: there is none."""
+        return self.focused_pane().number
+
     def act_filter(self) -> None:
-        """Open the filter line for the focused pane."""
+        """Open the filter line."""
+        number = self.filtered_pane()
+        if number is None:
+            self.status.say("nothing to filter here")
+            return
         entry = self.query_one(FilterInput)
-        self.filtering = self.focused_pane().number
+        self.filtering = number
         entry.value = self.filters.get(self.filtering, "")
         entry.display = True
         entry.focus()
@@ -329,8 +337,8 @@ class LabScreen(Screen[None], inherit_bindings=False):
 
     def act_back(self) -> None:
         """One step back: out of the filter, the zoom, then the screen."""
-        number = self.filtering if self.query_one(FilterInput).display else self.focused_pane().number
-        if self.query_one(FilterInput).display or self.filters.get(number):
+        number = self.filtering if self.query_one(FilterInput).display else self.filtered_pane()
+        if number is not None and (self.query_one(FilterInput).display or self.filters.get(number)):
             self.set_filter(number, "")
             self.filtering = number
             self._close_filter()

@@ -85,7 +85,7 @@ class CellScreen(WinnerCommands):
                 return action.label
         return ""
 
-    def set_filter(self, number: int, needle: str) -> None:
+    def filtered_pane(self) -> None:
         """There is nothing to filter."""
 
     def act_copy(self) -> None:

@@ -79,16 +79,15 @@ class FrontScreen(LogCommands, FleetCommands):
         """Two clicks are an enter."""
         self.act_open()
 
-    def set_filter(self, number: int, needle: str) -> None:
+    def filtered_pane(self) -> int:
         """Only the log can be filtered."""
-        super().set_filter(3, needle)
+        return 3
 
     def act_copy(self) -> None:
         """Copy the address, or the log when it has the focus."""
         url = self.lab.snapshot.front.url if self.lab.snapshot else None
         text = "\n".join(self.log_tail.lines[-200:]) if self.focused_pane().number == 3 else url
         if text:
-            self.app.copy_to_clipboard(text)
-            self.status.say(f"copied: {url}" if text == url else "copied the log")
+            self.copy(text, "" if text == url else "the log")
         else:
             self.status.say("nothing to copy here")

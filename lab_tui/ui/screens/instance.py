@@ -154,9 +154,9 @@ class InstanceScreen(LogCommands, FleetCommands):
                 return action.label
         return ""
 
-    def set_filter(self, number: int, needle: str) -> None:
+    def filtered_pane(self) -> int:
         """Only the log can be filtered."""
-        super().set_filter(4, needle)
+        return 4
 
     def act_copy(self) -> None:
         """Copy the command line, or the log when it has the focus."""

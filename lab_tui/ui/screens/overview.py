@@ -143,6 +143,11 @@ class OverviewScreen(LogCommands, QueueCommands):
         end = now if self.until is None else self.until
         return Window(max(self.step, round(self.lab.tick_s)), end, now - end)
 
+    def filtered_pane(self) -> int | None:
+        """Instances, sweeps and the log can be filtered."""
+        number = self.focused_pane().number
+        return number if number in (1, 4, 5) else None
+
     def _filter_note(self, number: int) -> str:
         needle = self.filters.get(number)
         return f" /{needle}" if needle else ""
@@ -195,6 +200,8 @@ class OverviewScreen(LogCommands, QueueCommands):
                 return "" if self.lab.link.connected else "start engine"
             case "log_find" | "log_level" | "log_since" | "log_wrap":
                 return action.label if self.chosen == 5 else ""
+            case "filter":
+                return action.label if self.filtered_pane() is not None else ""
             case "earlier":
                 return action.label if self.chosen == 2 else ""
             case "back" if self.until is not None:

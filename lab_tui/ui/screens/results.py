@@ -141,7 +141,7 @@ class ResultsScreen(WinnerCommands):
     # -- actions of this screen
 
     async def on_data_table_row_selected(self) -> None:
-        """Enter or a click on a row."""
+        """Enter or two clicks on a row."""
         await self.action_act("open")
 
     def on_data_table_row_highlighted(self) -> None:

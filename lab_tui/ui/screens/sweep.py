@@ -26,11 +26,19 @@ LEAST_PICTURE = 10  # rows of the upper panes
 ROOMY = 110  # columns from which the footer has room for what matters less
 
 
-def _progress(view: SweepView | None) -> object:
-    """What of a sweep must change before its cells are asked for again."""
+def _progress(view: SweepView | None, waiting: bool) -> object:
+    """What of a sweep must change before its cells are asked for again; ``waiting``: is in the queue."""
     if view is None:
         return None
-    return (view.status, view.cells_measured, view.cells_failed, view.cells_skipped, view.now, view.best)
+    return (
+        waiting,
+        view.status,
+        view.cells_measured,
+        view.cells_failed,
+        view.cells_skipped,
+        view.now,
+        view.best,
+    )
 
 
 class SweepScreen(WinnerCommands):
@@ -76,11 +84,13 @@ class SweepScreen(WinnerCommands):
 
     def draw(self, snapshot: Snapshot) -> None:
         """Ask for the cells again when the sweep moved, and show what is known."""
-        view = self.selected_sweep()
-        if not self._loading and _progress(view) != self._seen:
+        if not self._loading and self._progress() != self._seen:
             self._loading = True
             self._load()
         self._show_head()
+
+    def _progress(self) -> object:
+        return _progress(self.selected_sweep(), self._waiting)
 
     def _show_head(self) -> None:
         """How far the sweep is, and what it does now."""
@@ -104,9 +114,9 @@ class SweepScreen(WinnerCommands):
         """Ask again for as long as the sweep moves on meanwhile."""
         first = self.detail is None
         try:
-            self._seen = _progress(self.selected_sweep())
+            self._seen = self._progress()
             self.detail = await self.lab.client.sweep_detail(self.sweep_id)
-            self._seen = self._seen or _progress(self.detail.view)
+            self._seen = self._seen or self._progress()
         except LabError as error:
             self._seen = NEVER
             self.status.say(str(error), False)
@@ -150,13 +160,23 @@ class SweepScreen(WinnerCommands):
         if view is not None:
             self._line(self.told, heat.told(view, square.cells if square is not None else ()))
 
-    def set_filter(self, number: int, needle: str) -> None:
+    def filtered_pane(self) -> int:
         """Only the table can be filtered."""
-        super().set_filter(3, needle)
+        return 3
+
+    def set_filter(self, number: int, needle: str) -> None:
+        """Show only cells with ``needle``."""
+        super().set_filter(number, needle)
         if self.detail is not None:
             self._fill(self.detail)
 
     # -- what is selected
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether it runs or waits in the queue."""
+        snapshot = self.lab.snapshot
+        return snapshot is not None and any(view.id == self.sweep_id for view in snapshot.queue)
 
     @property
     def _on_map(self) -> bool:
@@ -187,8 +207,7 @@ class SweepScreen(WinnerCommands):
 
     def footer_label(self, action: Action) -> str:
         """Only what can be done with this sweep now, what matters most first."""
-        snapshot, view = self.lab.snapshot, self.selected_cell()
-        waiting = snapshot is not None and any(view.id == self.sweep_id for view in snapshot.queue)
+        snapshot, view, waiting = self.lab.snapshot, self.selected_cell(), self._waiting
         match action.name:
             case "skip" | "abort":
                 return action.label.removesuffix(" cell") if waiting else ""
@@ -212,7 +231,7 @@ class SweepScreen(WinnerCommands):
     # -- actions of this screen
 
     async def on_data_table_row_selected(self) -> None:
-        """Enter or a click on a row."""
+        """Enter or two clicks on a row."""
         await self.action_act("open")
 
     def on_data_table_row_highlighted(self) -> None:

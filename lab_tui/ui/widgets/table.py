@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 from rich.text import Text
+from textual import events
 from textual.binding import BindingType
 from textual.widgets import DataTable
 
@@ -99,6 +100,16 @@ class SortTable(DataTable[Text]):
             self.reverse()
         else:
             self._sort_by(event.column_index)
+
+    def on_click(self, event: events.Click) -> None:
+        """As in lists: a click selects a row, two open it. Heads are Textual's matter."""
+        row = event.style.meta.get("row", -1)
+        if row >= 0:
+            event.prevent_default()
+            event.stop()
+            self.move_cursor(row=row, animate=False)
+            if event.chain == 2:
+                self.action_select_cursor()
 
     def select(self, key: str) -> None:
         """Put the cursor on a row, when it is there."""
