@@ -135,7 +135,10 @@ def _span(field: str, label: str, text: str) -> float | None:
 
 
 def command(asked: SweepSpec, presets: dict[str, SweepSpec], *, named: bool) -> str:
-    """``lab-tui sweep`` as a user would type it. ``named``: with the model."""
+    """``lab-tui sweep`` as a user would type it, on one of ``presets`` or on none.
+
+    ``named``: with the model.
+    """
     base = presets.get(asked.name) or SweepSpec(name=CUSTOM, fleet=asked.fleet, axes={})
     words = ["lab-tui", "sweep", *(("-m", asked.fleet.model) if named else ())]
     if asked.name in presets:
@@ -147,6 +150,8 @@ def command(asked: SweepSpec, presets: dict[str, SweepSpec], *, named: bool) -> 
         words += ["--strategy", asked.strategy]
     load = asked.workload
     answer = show_answer(load)
+    if load.prompt_file is not None:
+        words += ["--prompt-file", load.prompt_file]
     for option, value, usual in (
         ("--prompt-tokens", f"{load.prompt_tokens}", f"{base.workload.prompt_tokens}"),
         ("--output-tokens", answer, show_answer(base.workload)),

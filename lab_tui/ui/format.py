@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+from rich.cells import cell_len
+
 from lab_tui.model import Best, Cell
 from lab_tui.text import plural as plural
 from lab_tui.text import printable
@@ -150,16 +152,37 @@ def model_name(path: str) -> str:
     return name[:-5] if name.lower().endswith(".gguf") else name
 
 
-def middle(text: str, width: int) -> str:
-    """``text`` cut in its middle to ``width`` characters, so that both ends of a path stay."""
-    if len(text) <= width:
+def width(text: str) -> int:
+    """How many cells ``text`` takes: signs of Chinese and Japanese, and most emoji, take two."""
+    return len(text) if text.isascii() else cell_len(text)
+
+
+def _head(text: str, cells: int) -> str:
+    """As much of ``text`` from its beginning as fits into ``cells``."""
+    if width(text) <= cells:
         return text
-    if width <= 1:
-        return text[:width]
-    head = (width - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+    kept = text[: max(cells, 0)]
+    while width(kept) > max(cells, 0):
+        kept = kept[:-1]
+    return kept
 
 
-def clip(text: str, width: int) -> str:
-    """``text`` cut at its end to ``width`` characters."""
-    return text if len(text) <= width else text[: max(width - 1, 0)] + "…" * (width > 0)
+def middle(text: str, cells: int) -> str:
+    """``text`` cut in its middle to ``cells`` cells, so that both ends of a path stay."""
+    if width(text) <= cells:
+        return text
+    if cells <= 1:
+        return _head(text, cells)
+    head = (cells - 1) // 2
+    tail = _head(text[::-1], cells - 1 - head)[::-1]
+    return f"{_head(text, head)}…{tail}"
+
+
+def clip(text: str, cells: int) -> str:
+    """``text`` cut at its end to ``cells`` cells."""
+    return text if width(text) <= cells else _head(text, cells - 1) + "…" * (cells > 0)
+
+
+def padded(text: str, cells: int) -> str:
+    """``text`` with blanks behind it, ``cells`` cells wide at least."""
+    return text + " " * max(cells - width(text), 0)

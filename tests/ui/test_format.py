@@ -92,6 +92,15 @@ def test_cutting_keeps_both_ends() -> None:
     assert fmt.middle("abc", 0) == ""
     assert fmt.clip("abcdef", 4) == "abc…"
     assert fmt.clip("abc", 0) == ""
+
+
+def test_wide_signs_take_two_cells() -> None:
+    for cells in range(13):
+        for cut in (fmt.middle("模型 🦙 qwen-四", cells), fmt.clip("模型 🦙 qwen-四", cells)):
+            assert max(cells - 2, 0) <= fmt.width(cut) <= cells
+    assert fmt.middle("模型-qwen-四", 8) == "模…n-四"
+    assert fmt.clip("模型-qwen-四", 8) == "模型-qw…"
+    assert fmt.padded("模型", 6) == "模型  "
     assert fmt.model_name("/m/Qwen.Q4.GGUF") == "Qwen.Q4"
     assert (fmt.plural(1, "stream"), fmt.plural(1024, "stream")) == ("1 stream", "1,024 streams")
 

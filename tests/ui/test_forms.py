@@ -18,6 +18,7 @@ from lab_tui.sweep import course, space
 from lab_tui.ui import asked, axes
 from lab_tui.ui.asked import Typed
 from lab_tui.ui.axes import Wrong
+from lab_tui.ui.screens import new_sweep
 from lab_tui.ui.screens.form import Choice, Field, Form
 from lab_tui.ui.screens.new_sweep import NewSweepForm
 from lab_tui.ui.screens.overview import OverviewScreen
@@ -194,9 +195,10 @@ async def test_a_new_sweep_says_what_it_comes_to() -> None:
         await shown.says("lab-tui sweep --preset full")
 
 
-async def test_letters_typed_in_a_row_are_asked_about_once() -> None:
+async def test_letters_typed_in_a_row_are_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with lab() as shown:
         form = await open_form(shown)
+        monkeypatch.setattr(new_sweep, "TYPING_S", 1.0)  # a slow machine needs longer between two letters
         form.query_one("#concurrency", Input).focus()
         asked_before = len(shown.client.outlines)
         await shown.press("end", *",32,64")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import threading
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from lab_tui.model import (
     AxisValue,
     Best,
     CellStatus,
+    CellView,
     FleetSpec,
     LabError,
     LoadView,
@@ -32,6 +34,7 @@ from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.screens.results import ResultsScreen
 from lab_tui.ui.screens.sweep import SweepScreen
 from lab_tui.ui.widgets.footer import FooterKeys
+from lab_tui.ui.widgets.table import Row
 from tests.ui.fake import FLEET, FakeClient, empty, snapshot, sweep_detail, sweep_view
 from tests.ui.helpers import Lab, lab, until
 
@@ -479,6 +482,20 @@ async def test_a_click_selects_a_row_and_two_open_it(monkeypatch: pytest.MonkeyP
         monkeypatch.undo()
         await shown.pilot.click("#sweeps", offset=(1, 2), times=2)
         assert (await shown.on(SweepScreen)).sweep_id == 3
+
+
+async def test_rows_are_made_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, threads = results.table_row, set[int]()
+
+    def noted(view: CellView) -> Row:
+        threads.add(threading.get_ident())
+        return made(view)
+
+    monkeypatch.setattr(results, "table_row", noted)
+    async with lab(browsing()) as shown:
+        await opened(shown)
+        assert threads
+        assert threading.get_ident() not in threads
 
 
 async def test_a_filter_is_for_what_can_be_filtered() -> None:

@@ -80,10 +80,10 @@ WIDE = 110  # columns from which every phase is named
 
 def _fitting(must: list[tuple[str, str]], tail: list[tuple[str, str]], width: int) -> Content:
     """``must``, and of the tail what fits."""
-    used = sum(len(text) for text, _ in must)
+    used = sum(fmt.width(text) for text, _ in must)
     kept = list(must)
     for text, style in tail:
-        if used + len(text) <= width:
+        if used + fmt.width(text) <= width:
             kept.append((text, style))
-            used += len(text)
+            used += fmt.width(text)
     return Content.assemble(*kept)

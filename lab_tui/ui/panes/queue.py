@@ -82,10 +82,10 @@ def line(view: SweepView, width: int, held: bool = False) -> Content:
         tail.append((f"  now {view.now}{f' {view.phase}' if view.phase else ''}", ACCENT))
     if view.status in FINAL and width >= 100:
         tail.append((f"  in {fmt.duration(view.elapsed_s)}", MUTED))
-    used = sum(len(text) for text, _ in parts)
+    used = sum(fmt.width(text) for text, _ in parts)
     for text, style in tail:
-        if used + len(text) > width and used + 12 > width:
+        if used + fmt.width(text) > width and used + 12 > width:
             break
         parts.append((fmt.clip(text, width - used), style))
-        used += len(text)
+        used += fmt.width(text)
     return Content.assemble(*parts)

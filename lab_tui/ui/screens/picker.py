@@ -196,7 +196,7 @@ def _head(width: int) -> Content:
 
 def _row(model: ModelFile, width: int) -> Content:
     room = _name_room(width)
-    line = Content(f" {fmt.middle(fmt.model_name(model.path), room).ljust(room)}")
+    line = Content(f" {fmt.padded(fmt.middle(fmt.model_name(model.path), room), room)}")
     for column in _columns(width):
         style = "" if column.title != "FITS" else BAD if model.fits == 0 else GOOD
         line = line.append(Content.styled(f" {column.text(model):>{column.width}}", style))

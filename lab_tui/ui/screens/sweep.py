@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from textual import work
@@ -18,7 +19,7 @@ from lab_tui.ui.panes.queue import FINAL
 from lab_tui.ui.screens.winner import Target, WinnerCommands
 from lab_tui.ui.widgets.heat import HeatMap
 from lab_tui.ui.widgets.pane import Pane, set_height
-from lab_tui.ui.widgets.plot import CurvePlot
+from lab_tui.ui.widgets.plot import Chart, CurvePlot
 from lab_tui.ui.widgets.table import Row, SortTable
 
 NEVER = object()
@@ -59,6 +60,8 @@ class SweepScreen(WinnerCommands):
         self._seen: object = NEVER  # how far the sweep was when `detail` was asked for
         self._loading = False
         self._made: dict[int, tuple[CellView, Row]] = {}
+        self._rows: list[Row] = []
+        self._charts: tuple[Chart, ...] = ()
         self._lines: dict[Static, Content] = {}  # what the two lines show
 
     def compose_panes(self) -> Iterator[Widget]:
@@ -115,17 +118,19 @@ class SweepScreen(WinnerCommands):
         first = self.detail is None
         try:
             self._seen = self._progress()
-            self.detail = await self.lab.client.sweep_detail(self.sweep_id)
-            self._seen = self._seen or self._progress()
+            detail = await self.lab.client.sweep_detail(self.sweep_id)
+            self._rows, self._charts = await asyncio.to_thread(self._figures, detail)
         except LabError as error:
             self._seen = NEVER
             self.status.say(str(error), False)
             return
         finally:
             self._loading = False
-        self._fill(self.detail)
-        if first and self.detail.view.best is not None:
-            best = self.detail.cells[self.detail.view.best.cell - 1]
+        self.detail = detail
+        self._seen = self._seen or self._progress()
+        self._fill(detail)
+        if first and detail.view.best is not None:
+            best = detail.cells[detail.view.best.cell - 1]
             self.call_after_refresh(self._point, best)  # a table scrolls once its rows are laid out
 
     def _point(self, cell: CellView) -> None:
@@ -135,8 +140,8 @@ class SweepScreen(WinnerCommands):
 
     def _fill(self, detail: SweepDetail) -> None:
         self.heat.load(detail)
-        self.plot.show(results.charts(detail))
-        self.table.fill((self._row(view) for view in detail.cells), self.filters.get(3, ""))
+        self.plot.show(self._charts)
+        self.table.fill(self._rows, self.filters.get(3, ""))
         self._show_titles()
         self._show_head()
         self._tell()
@@ -145,6 +150,10 @@ class SweepScreen(WinnerCommands):
         _, two, three = self.panes()
         two.title(self.plot.hint)
         three.title(self.table.title)
+
+    def _figures(self, detail: SweepDetail) -> tuple[list[Row], tuple[Chart, ...]]:
+        """Rows and curves, made beside the event loop: of 10,000 cells that takes seconds."""
+        return [self._row(view) for view in detail.cells], results.charts(detail)
 
     def _row(self, view: CellView) -> Row:
         """The row of a cell, made anew only when the cell is another."""

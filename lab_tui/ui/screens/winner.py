@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 from textual import work
 
 from lab_tui import config, findings
-from lab_tui.model import CellStatus, CellView, FleetSpec, LabError, Snapshot, SweepDetail, SweepSpec
+from lab_tui.model import CellStatus, CellView, FleetSpec, LabError, Snapshot, SweepDetail
+from lab_tui.ui import asked
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import key
 from lab_tui.ui.screens.commands import QueueCommands
@@ -128,7 +128,7 @@ class WinnerCommands(QueueCommands):
             f"{fmt.axes(cell.cell)}, as a sweep of its own in the queue.{waits}\n"
             f"It takes the fleet over while it runs. {streams_on(snapshot.instances)}",
             "Measure",
-            sweep_command(spec),
+            asked.command(spec, {}, named=True),
             lambda: self.lab.client.sweep(spec),
         )
 
@@ -162,22 +162,6 @@ def again(detail: SweepDetail, target: Target) -> CellView:
     if cell.status in (CellStatus.PENDING, CellStatus.RUNNING):
         raise LabError(f"cell {target.cell} of sweep {target.sweep} is {cell.status}", "its turn comes")
     return cell
-
-
-def sweep_command(spec: SweepSpec) -> str:
-    """``lab-tui sweep`` for one cell, as a user would type it."""
-    words = ["lab-tui", "sweep", "-m", spec.fleet.model]
-    for name, values in spec.axes.items():
-        words += ["--axis", f"{name}={','.join(map(str, values))}"]
-    load = spec.workload
-    if load.prompt_file is not None:
-        words += ["--prompt-file", load.prompt_file]
-    else:
-        words += ["--prompt-tokens", str(load.prompt_tokens)]
-    longest = load.output_tokens_max
-    words += ["--output-tokens", f"{load.output_tokens}{f'-{longest}' if longest is not None else ''}"]
-    words += ["--seconds", f"{spec.window.max_s:g}", "--no-confirm", "--detach"]
-    return shlex.join(words)
 
 
 def fleet_text(spec: FleetSpec) -> str:

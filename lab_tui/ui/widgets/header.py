@@ -78,16 +78,16 @@ def compose_header(
         right.append(Part(f"  {key('help')} help", MUTED, "help"))
     used = _length(parts) + _length(right) + 1
     for part in (*alerts, *facts):
-        if used + len(part.text) + 2 > width:
+        if used + fmt.width(part.text) + 2 > width:
             break
         parts += [Part("  ", ""), part]
-        used += len(part.text) + 2
+        used += fmt.width(part.text) + 2
     parts.append(Part(" " * max(width - _length(parts) - _length(right) - 1, 1), ""))
     return Content("").join(part.content() for part in (*parts, *right)).truncate(width)
 
 
 def _length(parts: Sequence[Part]) -> int:
-    return sum(len(part.text) for part in parts)
+    return sum(fmt.width(part.text) for part in parts)
 
 
 def _alerts(
