@@ -337,6 +337,18 @@ async def test_apply_from_the_browser_takes_the_best() -> None:
         await until(lambda: shown.client.calls and shown.client.calls[0][1].parallel == 16)
 
 
+async def test_words_that_do_not_fit_are_scrolled_to_by_key() -> None:
+    async with lab(browsing(finished()), (40, 10)) as shown:
+        await opened(shown)
+        await shown.press("A")
+        asked = await shown.on(ConfirmDialog)
+        words = asked.query_one(".words")
+        assert words.max_scroll_y > 0
+        await shown.press(*["down"] * 9)
+        assert words.scroll_y == words.max_scroll_y
+        assert asked.query_one("#cancel").has_focus
+
+
 async def test_apply_waits_for_a_sweep() -> None:
     async with lab() as shown:
         screen = await opened(shown)

@@ -26,6 +26,11 @@ class Question(ModalScreen[T]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (64, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]
     BORDER = 2
+    BINDINGS: ClassVar[list[BindingType]] = [("up,k", "scroll_words(-1)"), ("down,j", "scroll_words(1)")]
+
+    def action_scroll_words(self, by: int) -> None:
+        """Words that do not fit; the buttons keep the focus."""
+        self.query_one(".words").scroll_relative(y=by, animate=False)
 
     def on_resize(self) -> None:
         """What the buttons leave is for the words."""
