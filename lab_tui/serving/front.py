@@ -241,6 +241,7 @@ class Front:
         """Count what goes through, for as long as it runs."""
         while True:
             await asyncio.sleep(READ_S)
+            await self._forget_masters()
             try:
                 while self._traffic.read():
                     await asyncio.sleep(0)  # others have their turn between the blocks
@@ -268,6 +269,12 @@ class Front:
             with contextlib.suppress(psutil.Error):
                 if worker.name() == "nginx":
                     worker.send_signal(signal.SIGQUIT)
+
+    async def _forget_masters(self) -> None:
+        """Those whose last worker has ended: the kernel may give their pid to somebody else now."""
+        for master in tuple(self._dead_masters):
+            if not await asyncio.to_thread(session_members, master):
+                self._dead_masters.discard(master)
 
     def _set(self, state: FrontState, *, spec: FrontSpec | None = None, reason: str = "") -> None:
         spec = spec or self._spec

@@ -446,8 +446,10 @@ async def test_killed_it_comes_back_and_live_streams_go_on(stand: Stand) -> None
         for backend in stand.backends:
             backend.say("still here")
             backend.finish()
+        assert first in front._dead_masters
         assert [line async for line in lines] == ["data: still here"]
     await until(lambda: not session_members(first), "the old worker to end after its stream")
+    await until(lambda: not front._dead_masters, "its master to be forgotten: the pid may become another's")
 
 
 async def test_stop_leaves_nothing_also_of_one_that_was_killed(stand: Stand) -> None:
