@@ -23,7 +23,7 @@ from lab_tui import tasks
 from lab_tui.model import FrontState, FrontTraffic, FrontView, LabError
 from lab_tui.serving.nginx_conf import GENERATION_PATH, FrontSpec, config_text, files_needed, keys_text
 from lab_tui.serving.parts import Nginx
-from lab_tui.serving.process import Process, ProcessRecord, StopLadder, end_session, session_members
+from lab_tui.serving.process import Process, ProcessRecord, StopLadder, end_all, session_members
 from lab_tui.serving.readings import plain_http
 from lab_tui.serving.traffic import Traffic
 
@@ -122,7 +122,7 @@ class Front:
             if process is not None:
                 await process.stop(LADDER)
             for master in self._dead_masters:
-                await end_session(master)
+                await end_all(await asyncio.to_thread(_workers, master))
             self._dead_masters.clear()
             self._set(FrontState.STOPPED)
 
@@ -265,15 +265,14 @@ class Front:
     async def _quit_workers_of(self, master: int) -> None:
         """Let the workers of a dead master finish their streams; they stop listening at once."""
         self._dead_masters.add(master)
-        for worker in await asyncio.to_thread(session_members, master):
+        for worker in await asyncio.to_thread(_workers, master):
             with contextlib.suppress(psutil.Error):
-                if worker.name() == "nginx":
-                    worker.send_signal(signal.SIGQUIT)
+                worker.send_signal(signal.SIGQUIT)
 
     async def _forget_masters(self) -> None:
         """Those whose last worker has ended: the kernel may give their pid to somebody else now."""
         for master in tuple(self._dead_masters):
-            if not await asyncio.to_thread(session_members, master):
+            if not await asyncio.to_thread(_workers, master):
                 self._dead_masters.discard(master)
 
     def _set(self, state: FrontState, *, spec: FrontSpec | None = None, reason: str = "") -> None:
@@ -295,6 +294,16 @@ def _write_secret(file: Path, text: str) -> None:
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
         opened.write(text)
     draft.replace(file)
+
+
+def _workers(master: int) -> list[psutil.Process]:
+    """The workers of a dead master. Since it died its session may be another's: nginx alone counts."""
+    workers = []
+    for member in session_members(master):
+        with contextlib.suppress(psutil.Error):
+            if member.name() == "nginx":
+                workers.append(member)
+    return workers
 
 
 def _listening_workers(master: int) -> set[int]:

@@ -214,12 +214,16 @@ def session_members(leader: int) -> list[psutil.Process]:
 
 
 async def end_session(leader: int) -> None:
-    """Kill what is left of the session of a dead leader. Returns when it is gone."""
-    left = await asyncio.to_thread(session_members, leader)
-    for member in left:
+    """Kill what is left of the session of a leader that has just died. Returns when it is gone."""
+    await end_all(await asyncio.to_thread(session_members, leader))
+
+
+async def end_all(processes: Sequence[psutil.Process]) -> None:
+    """Kill them. Returns when they are gone."""
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    await asyncio.to_thread(_wait_gone, left)
+            process.kill()
+    await asyncio.to_thread(_wait_gone, processes)
 
 
 def _wait_gone(killed: Sequence[psutil.Process]) -> None:

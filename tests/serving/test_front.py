@@ -30,7 +30,7 @@ from lab_tui.serving.nginx_conf import (
     keys_text,
 )
 from lab_tui.serving.parts import Found, Nginx
-from lab_tui.serving.process import session_members
+from lab_tui.serving.process import ProcessRecord, session_members
 from lab_tui.serving.readings import plain_http
 
 from .helpers import PATIENCE_S, SlowBackend, free_ports, listening, taken, until
@@ -524,6 +524,24 @@ async def test_an_heir_of_a_dead_one_starts_another(stand: Stand) -> None:
         assert await stand.served_by(4) == set(stand.spec.backends)
         await heir.stop()
         assert not stand.left()
+
+
+async def test_an_heir_leaves_alone_who_has_the_pid_of_a_dead_one(tmp_path: Path) -> None:
+    """As after a boot that a record on disk has outlived."""
+    other = await asyncio.create_subprocess_shell(
+        "sleep 1000 & echo there; wait", stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    assert other.stdout is not None
+    await other.stdout.readline()
+    front = Front(tmp_path / "nginx", tmp_path / "nginx.log", lambda: None)
+    record = ProcessRecord(
+        pid=other.pid, create_time=1.0, command=("nginx",), log=str(tmp_path / "nginx.log")
+    )
+    await front.adopt(record)
+    await front.stop()
+    (member,) = session_members(other.pid)
+    member.kill()
+    assert await other.wait() == 0
 
 
 async def back(front: Front, dead: int) -> None:
