@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+import lab_tui
 from lab_tui import paths
 from tests.e2e.conftest import Lab, until
 
@@ -104,12 +105,13 @@ def test_another_version_is_told_how_to_go_on(lab: Lab) -> None:
     site = lab.home / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text("import lab_tui\nlab_tui.__version__ = '99.0.0'\n")
-    done = lab.run("status", code=1, PYTHONPATH=str(site))
+    path = f"{site}:{Path(lab_tui.__file__).parents[1]}"
+    done = lab.run("status", code=1, PYTHONPATH=path)
     assert "the running engine is version" in done.stderr
     assert "engine stop --keep-fleet" in done.stderr
-    doctor = lab.run("doctor", code=1, PYTHONPATH=str(site)).stdout
+    doctor = lab.run("doctor", code=1, PYTHONPATH=path).stdout
     assert "● nginx" in doctor and "the running engine is version" in doctor
-    lab.run("engine", "stop", PYTHONPATH=str(site))
+    lab.run("engine", "stop", PYTHONPATH=path)
     assert lab.processes() == []
 
 
