@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,17 @@ def ask(
     return terminal.getvalue()
 
 
-def test_live_streams_are_cut_only_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_streams_are_cut_only_after_a_yes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each instance has 16 streams at work and 3 waiting; the first one stays as it is."""
     assert "This cuts 57 live streams of the running fleet" in ask(monkeypatch, "y", parallel=4)
     assert "This cuts 76 live streams" in ask(monkeypatch, "y", front_port=8089)
     assert ask(monkeypatch, "", yes=True, parallel=4) == ""
     assert ask(monkeypatch, "", kept=4) == ""
+    keys = tmp_path / "keys"
+    keys.touch()  # with other keys in it every instance begins anew
+    assert "This cuts 76 live streams" in ask(monkeypatch, "y", kept=4, api_key_file=str(keys))
+    os.utime(keys, (0, 0))
+    assert ask(monkeypatch, "", kept=4, api_key_file=str(keys)) == ""
     with pytest.raises(SystemExit) as end:
         ask(monkeypatch, "", parallel=4)
     assert end.value.code == 1

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -171,7 +172,15 @@ async def _streams_cut(spec: FleetSpec) -> int:
     now = snapshot.fleet
     if now is None or (now.host, now.front_port) != (spec.host, spec.front_port):
         return sum(live)  # the front begins anew
+    if spec.api_key_file and _written_since(Path(spec.api_key_file), snapshot.instances):
+        return sum(live)  # with other keys all of them do
     return sum(live[await _kept(spec, snapshot.instances) :]) if any(live) else 0
+
+
+def _written_since(file: Path, instances: Sequence[InstanceView]) -> bool:
+    """Whether a file was written after the first of these instances had begun."""
+    up_s = max((view.uptime_s or 0.0 for view in instances), default=0.0)
+    return file.stat().st_mtime > time.time() - up_s
 
 
 async def _kept(spec: FleetSpec, instances: Sequence[InstanceView]) -> int:
