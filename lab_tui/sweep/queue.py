@@ -148,7 +148,7 @@ class Queue:
         self._waiting.append(sweep)
         self._wake.set()
         self._changed()
-        return summary.view(sweep)
+        return summary.view(sweep, found=self._amount(sweep))
 
     async def pause(self) -> None:
         """Let the running cell finish, then wait."""

@@ -146,3 +146,13 @@ async def test_a_wrapped_log_follows_and_scrolls_by_rows() -> None:
         assert log.edge == (1, 1)
         await shown.press("f")
         assert log.following
+
+
+async def test_escape_closes_a_search_before_it_turns_the_curves_to_now() -> None:
+    async with lab() as shown:
+        await until(lambda: shown.overview.log_tail.total == 40)
+        await shown.press("2", "left", "ctrl+f", "escape")
+        assert not shown.overview.query_one("#search").display
+        assert shown.overview.until is not None
+        await shown.press("escape")
+        assert shown.overview.until is None

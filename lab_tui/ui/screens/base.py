@@ -1,4 +1,4 @@
-"""What every screen of the lab shares: header, footer, status line, panes, and the way actions run."""
+"""What every screen of the lab shares: header, footer, status line, and the way actions run."""
 
 from __future__ import annotations
 
@@ -10,43 +10,29 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.dom import DOMNode
-from textual.reactive import Reactive
-from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Input
 
 from lab_tui import paths
 from lab_tui.model import LabError, Snapshot
 from lab_tui.ui import format as fmt
-from lab_tui.ui.actions import BY_NAME, OVERVIEW, Action, bindings, here, key
+from lab_tui.ui.actions import BY_NAME, Action, bindings, here
 from lab_tui.ui.link import Link
+from lab_tui.ui.screens.paned import FilterInput, PaneScreen
 from lab_tui.ui.widgets.footer import FooterKeys, StatusLine
 from lab_tui.ui.widgets.header import HeaderLine, compose_header, notices
-from lab_tui.ui.widgets.logview import LogView
-from lab_tui.ui.widgets.pane import Pane
 
 if TYPE_CHECKING:
     from lab_tui.ui.app import LabApp
 
 COMPACT_BELOW = 32  # rows: below, panes share their borders
-TINY_BELOW = 13  # rows: below, only the focused pane is drawn
 
 
-class FilterInput(Input):
-    """The line in which a filter is typed."""
-
-
-class LabScreen(Screen[None], inherit_bindings=False):
+class LabScreen(PaneScreen, inherit_bindings=False):
     """A screen of numbered panes. Subclasses say which, and what to draw in them."""
 
     # Of Textual's own only this one: tab is in the registry.
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c,super+c", "screen.copy_text", show=False)]
-    SCOPE: ClassVar[str] = ""
     FIRST_PANE: ClassVar[int] = 1  # has the focus at first
-
-    # Textual's own would send the whole screen again whenever the focus moves; the panes repaint themselves.
-    focused: Reactive[Widget | None] = Reactive(None, repaint=False)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Each screen's keys come from the registry."""
@@ -57,11 +43,7 @@ class LabScreen(Screen[None], inherit_bindings=False):
 
     def __init__(self) -> None:
         super().__init__()
-        self.zoomed = False
-        self.chosen = 1  # number of the pane that has, or had last, the focus
-        self.filters: dict[int, str] = {}  # by number of the pane
         self._notices: tuple[str, ...] = ()  # that were said already
-        self.filtering = 1  # the pane whose filter is being typed
 
     @property
     def lab(self) -> LabApp:
@@ -74,9 +56,7 @@ class LabScreen(Screen[None], inherit_bindings=False):
         """Header, panes, filter, status, footer."""
         yield HeaderLine()
         yield from self.compose_panes()
-        yield FilterInput(
-            placeholder=f"filter: enter keeps it, {key('back')} clears it", id="filter", compact=True
-        )
+        yield FilterInput()
         yield from self.compose_entries()
         yield StatusLine()
         yield FooterKeys()
@@ -96,10 +76,6 @@ class LabScreen(Screen[None], inherit_bindings=False):
         self.set_interval(1.0, self.show_header)
         self.call_after_refresh(self.redraw)
         self.panes()[self.FIRST_PANE - 1].enter()
-
-    def panes(self) -> list[Pane]:
-        """Every pane, by number."""
-        return sorted(self.query(Pane), key=lambda pane: pane.number)
 
     # -- drawing
 
@@ -188,11 +164,6 @@ class LabScreen(Screen[None], inherit_bindings=False):
         if inspect.isawaitable(outcome):
             await outcome
 
-    @property
-    def status(self) -> StatusLine:
-        """The line that tells what was done."""
-        return self.query_one(StatusLine)
-
     def send(self, command: str, work: Coroutine[Any, Any, Any]) -> None:
         """Let the engine do something, without waiting; say which command does the same.
 
@@ -233,116 +204,3 @@ class LabScreen(Screen[None], inherit_bindings=False):
         said = what or text.splitlines()[0]
         room = max(self.size.width - len(place) - 25, 8)
         self.status.say(f"copied: {fmt.clip(said, room)} (also in {place})")
-
-    # -- panes and zoom
-
-    def focused_pane(self) -> Pane:
-        """The pane with the focus, else the one that had it last."""
-        node: DOMNode | None = self.focused
-        while node is not None and not isinstance(node, Pane):
-            node = node.parent
-        if node is not None:
-            return node
-        panes = self.panes()
-        return next((pane for pane in panes if pane.number == self.chosen), panes[0])
-
-    @property
-    def solo(self) -> bool:
-        """Whether one pane has all the room: by zoom, or because there is no room for more."""
-        return self.zoomed or self.size.height < TINY_BELOW
-
-    def show_panes(self) -> None:
-        """Show the panes that are to be seen."""
-        self.set_class(self.solo, "-solo")
-        for pane in self.panes():
-            pane.display = not self.solo or pane.number == self.chosen
-        for row in self.query(".row"):
-            row.display = any(pane.display for pane in row.query(Pane))
-
-    def act_pane(self, number: str) -> None:
-        """Go to a pane; a zoom goes with it."""
-        for pane in self.panes():
-            if pane.number == int(number):
-                self.chosen = pane.number
-                self.show_panes()
-                pane.enter()
-                if self.solo:  # it was not to be seen, and not drawn
-                    self.call_after_refresh(self.redraw)
-
-    def act_next_pane(self) -> None:
-        """Go to the next pane."""
-        self._step(1)
-
-    def act_previous_pane(self) -> None:
-        """Go to the pane before."""
-        self._step(-1)
-
-    def _step(self, by: int) -> None:
-        panes = self.panes()
-        place = panes.index(self.focused_pane())
-        self.act_pane(str(panes[(place + by) % len(panes)].number))
-
-    def act_zoom(self) -> None:
-        """Give the focused pane the whole screen, or share it again."""
-        self.chosen = self.focused_pane().number
-        self.zoomed = not self.zoomed
-        self.show_panes()
-        self.call_after_refresh(self.redraw)
-
-    def on_descendant_focus(self) -> None:
-        """The footer follows the focus."""
-        if not isinstance(self.focused, Input):
-            self.chosen = self.focused_pane().number
-        self.show_footer()
-
-    # -- filter
-
-    def filtered_pane(self) -> int | None:
-        """The number of the pane that a filter is for, wherever the focus is; None: there is none."""
-        return self.focused_pane().number
-
-    def act_filter(self) -> None:
-        """Open the filter line."""
-        number = self.filtered_pane()
-        if number is None:
-            self.status.say("nothing to filter here")
-            return
-        entry = self.query_one(FilterInput)
-        self.filtering = number
-        entry.value = self.filters.get(self.filtering, "")
-        entry.display = True
-        entry.focus()
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Filter while it is typed."""
-        if isinstance(event.input, FilterInput) and event.input.display:
-            self.set_filter(self.filtering, event.value)
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Keep the filter and go back to its pane."""
-        if isinstance(event.input, FilterInput):
-            self._close_filter()
-
-    def set_filter(self, number: int, needle: str) -> None:
-        """Show only lines with ``needle`` in a pane."""
-        self.filters[number] = needle
-        pane = next(pane for pane in self.panes() if pane.number == number)
-        if isinstance(pane.body, LogView):
-            pane.body.filter(needle)
-        self.redraw()
-
-    def _close_filter(self) -> None:
-        self.query_one(FilterInput).display = False
-        self.act_pane(str(self.filtering))
-
-    def act_back(self) -> None:
-        """One step back: out of the filter, the zoom, then the screen."""
-        number = self.filtering if self.query_one(FilterInput).display else self.filtered_pane()
-        if number is not None and (self.query_one(FilterInput).display or self.filters.get(number)):
-            self.set_filter(number, "")
-            self.filtering = number
-            self._close_filter()
-        elif self.zoomed:
-            self.act_zoom()
-        elif len(self.app.screen_stack) > 1 and self.SCOPE != OVERVIEW:
-            self.dismiss()

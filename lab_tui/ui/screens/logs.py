@@ -11,7 +11,8 @@ from textual.widgets import Input
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import key
 from lab_tui.ui.loglines import INFO, LEVELS
-from lab_tui.ui.screens.base import FilterInput, LabScreen
+from lab_tui.ui.screens.base import LabScreen
+from lab_tui.ui.screens.paned import FilterInput
 from lab_tui.ui.widgets.logtail import LogTail
 
 SPANS_S = (0, 60, 600, 3600)  # how far back; 0: all

@@ -10,14 +10,11 @@ from textual.content import Content
 from textual.widget import Widget
 
 from lab_tui.model import InstanceState, InstanceView, Snapshot, SweepStatus, SweepView
-from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import OVERVIEW, Action, key
 from lab_tui.ui.panes import gpus, instances, queue
-from lab_tui.ui.panes.curves import CurvesLines, columns
-from lab_tui.ui.panes.throughput import ThroughputLines, Window
 from lab_tui.ui.screens.commands import QueueCommands
+from lab_tui.ui.screens.curves import CurveCommands
 from lab_tui.ui.screens.logs import LogCommands
-from lab_tui.ui.series import KEEP
 from lab_tui.ui.theme import MUTED, STRONG
 from lab_tui.ui.widgets.lines import LineList
 from lab_tui.ui.widgets.logtail import LogTail
@@ -42,10 +39,9 @@ HIDDEN = frozenset(
     }
     | {"freeze", "palette"}
 )
-SPANS = (1, 5, 15, 60)  # seconds a column of the curves
 
 
-class OverviewScreen(LogCommands, QueueCommands):
+class OverviewScreen(CurveCommands, LogCommands, QueueCommands):
     """Five panes; ``lab_tui.ui.panes`` says what stands in them."""
 
     SCOPE = OVERVIEW
@@ -53,14 +49,9 @@ class OverviewScreen(LogCommands, QueueCommands):
     def __init__(self) -> None:
         super().__init__()
         self.instances = LineList(id="instances")
-        self.throughput = LineList(id="throughput")
         self.gpus = LineList(id="gpus")
         self.queue = LineList(id="queue")
         self.log_tail = LogTail(id="log")
-        self.figures = ThroughputLines()
-        self.curves = CurvesLines()
-        self.step = SPANS[0]
-        self.until: int | None = None  # the unix second at the right edge of the curves; None: now
         self.sort = "#"
         self._seen: tuple[tuple[int, SweepStatus], ...] | None = None  # the queue `past` was asked for
 
@@ -112,9 +103,7 @@ class OverviewScreen(LogCommands, QueueCommands):
         one.title(f"({len(snapshot.instances)}){order}{self._filter_note(1)}")
         room, needle = self.instances.size, self.filters.get(1, "")
         self.instances.show(*instances.lines(snapshot, series, room.width, step, needle, self.sort))
-        room = self.throughput.size
-        builder = self.curves if self.solo else self.figures
-        self.throughput.show(builder.lines(snapshot, series, room.width, room.height, self._window(snapshot)))
+        self.draw_curves(snapshot)
         three.title(gpus.title(snapshot.gpus))
         self.gpus.show(gpus.lines(snapshot, series, self.gpus.size.width, step, whole=self.solo))
         four.title(("paused" if snapshot.queue_paused else "") + self._filter_note(4))
@@ -136,12 +125,6 @@ class OverviewScreen(LogCommands, QueueCommands):
             )
         )
         self.instances.show(words)
-
-    def _window(self, snapshot: Snapshot) -> Window:
-        """The part of the hour that is looked at: it ends with what is shown, frozen or not."""
-        now = int(snapshot.time)
-        end = now if self.until is None else self.until
-        return Window(max(self.step, round(self.lab.tick_s)), end, now - end)
 
     def filtered_pane(self) -> int | None:
         """Instances, sweeps and the log can be filtered."""
@@ -262,44 +245,6 @@ class OverviewScreen(LogCommands, QueueCommands):
         self.sort = orders[(orders.index(self.sort) + 1) % len(orders)]
         self.status.say(f"instances by {'number' if self.sort == '#' else self.sort}")
         self.redraw()
-
-    def act_span(self) -> None:
-        """The next time span of the curves."""
-        self.step = SPANS[(SPANS.index(self.step) + 1) % len(SPANS)]
-        self.status.say(f"one column of a curve is {fmt.duration(self.step)}")
-        self.redraw()
-
-    def act_earlier(self) -> None:
-        """Look at the curves of an earlier time; they stand still there."""
-        self._turn_back(1)
-
-    def act_later(self) -> None:
-        """Look at the curves of a later time, up to now."""
-        self._turn_back(-1)
-
-    def _turn_back(self, by: int) -> None:
-        """Move the window of the curves by a quarter of what it shows, within the hour that is kept."""
-        snapshot = self.lab.snapshot
-        if snapshot is None:
-            return
-        now, (step, end, _) = int(snapshot.time), self._window(snapshot)
-        width = self.throughput.size.width
-        shown = step * (columns(width) if self.solo else max(width - 2, 1))
-        first = now - KEEP + shown
-        if first >= now:
-            self.status.say("the whole hour is in sight already")
-            return
-        end = min(max(end - by * max(shown // 4, step), first), now)
-        self.until = end if end < now else None
-        self.redraw()
-
-    def act_back(self) -> None:
-        """Curves of an earlier time come back to now before anything else is left."""
-        if self.until is not None and not self.query_one("#filter").display:
-            self.until = None
-            self.redraw()
-        else:
-            super().act_back()
 
     def act_copy(self) -> None:
         """Copy what stands for the selected thing: a command line, a reason, an address."""
