@@ -16,12 +16,14 @@ class Series:
 
     def __init__(self) -> None:
         self._rows: dict[str, deque[tuple[int, Value]]] = {}
+        self._columns: dict[tuple[str, int], tuple[int, int, dict[int, float]]] = {}  # lowest, newest, means
         self.newest = 0  # unix second of the newest reading
 
     def load(self, history: History) -> None:
         """Take over what the engine kept; what came in since stays."""
         fresh = self._rows
         self._rows = {}
+        self._columns = {}
         for name, values in history.series.items():
             for time, value in zip(history.time, values, strict=True):
                 self.add(name, time, value)
@@ -62,15 +64,35 @@ class Series:
         if width <= 0:
             return []
         last = (self.newest if end is None else end) // step
-        sums: list[list[float]] = [[] for _ in range(width)]
-        for second, value in reversed(self._rows.get(name, ())):
-            column = width - 1 - (last - second // step)
-            if column < 0:
-                break
-            if value is not None and column < width:
-                sums[column].append(value)
-        means: list[Value] = [sum(held) / len(held) if held else None for held in sums]
+        first = last - width + 1
+        held = self._means(name, step, first)
+        means = [held.get(column) for column in range(first, last + 1)]
+        known = [mean is not None for mean in means]
         for place in range(1, width - 1):
-            if means[place] is None and sums[place - 1] and means[place + 1] is not None:
+            if means[place] is None and known[place - 1] and means[place + 1] is not None:
                 means[place] = means[place - 1]
         return means
+
+    def _means(self, name: str, step: int, first: int) -> dict[int, float]:
+        """The mean of every column from ``first`` on that has readings, by its number since 1970.
+
+        Nothing older than the newest reading comes in, so only columns from that one's on are reckoned
+        again, and earlier ones when they are looked at for the first time.
+        """
+        row = self._rows.get(name)
+        if not row:
+            return {}
+        lowest, newest, held = self._columns.get((name, step), (first, first, {}))
+        if first < lowest or len(held) > 2 * KEEP // step + 2:  # or it has grown for an hour
+            lowest, newest, held = first, first, {}
+        sums: dict[int, list[float]] = {}
+        for second, value in reversed(row):
+            column = second // step
+            if column < newest:
+                break
+            if value is not None:
+                sums.setdefault(column, []).append(value)
+        held.pop(newest, None)
+        held.update((column, sum(values) / len(values)) for column, values in sums.items())
+        self._columns[name, step] = (lowest, max(row[-1][0] // step, first), held)
+        return held

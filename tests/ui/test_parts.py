@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from rich.segment import Segment
 from rich.style import Style
@@ -168,3 +170,18 @@ def test_a_theme_that_does_not_exist_is_named() -> None:
     settings = Settings(ui=UiSettings(theme="nope"))
     with pytest.raises(LabError, match="nope"):
         LabApp(settings, FakeClient())
+
+
+def test_columns_reckoned_as_readings_come_are_those_reckoned_at_once() -> None:
+    chance = random.Random(1)
+    live, readings, time = Series(), [], 1_790_000_000.0
+    for _ in range(400):
+        time += chance.choice((0.25, 0.5, 1, 1, 2, 7))
+        readings.append((time, chance.choice((None, chance.random()))))
+        live.add("x", *readings[-1])
+        if chance.random() < 0.2:
+            fresh = Series()
+            for reading in readings:
+                fresh.add("x", *reading)
+            asked = (chance.randint(0, 90), chance.choice((1, 5, 60)), int(time) - chance.choice((0, 5, 300)))
+            assert live.columns("x", *asked) == fresh.columns("x", *asked)
