@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from lab_tui.load.stats import mean, t95
+from lab_tui.load.stats import mean, t95, variance
 from lab_tui.model import CellStatus, CellView, Data, Measurement, Slo
 from lab_tui.sweep.verdict import FAILING, MOVED, NO_MEMORY, UNSTABLE, WIDE
 
@@ -26,6 +26,7 @@ class Figures(Data, frozen=True, kw_only=True):
     tps: float
     half_width: float | None  # of the 95 % interval of tok/s
     within: float | None  # the same by the runs' own intervals alone
+    apart: float  # standard error of tok/s by how far the runs are apart; 0 of a single one
     ttft_p95_ms: float | None
     stream_p5_tps: float | None
     runs: int
@@ -57,11 +58,11 @@ def _only_wide(run: Measurement) -> bool:
 
 
 def is_settled(found: Figures) -> bool:
-    """Whether these runs know their rate narrowly enough for it to be one number.
+    """Whether these runs know their rate narrowly enough, and are near enough, for it to be one number.
 
-    How far runs are apart says nothing of that: two runs know it so badly that nothing would be settled.
+    Not by ``half_width``: two runs know their spread so badly (Student's t) that nothing would be settled.
     """
-    return found.within is None or found.within <= WIDE * found.tps
+    return max(found.within or 0.0, found.apart) <= WIDE * found.tps
 
 
 def repeated(cell: CellView) -> tuple[Measurement, ...]:
@@ -131,6 +132,7 @@ def figures(counted: Sequence[Measurement], between: Spread | None) -> Figures |
         tps=tps,
         half_width=half_width,
         within=within,
+        apart=math.sqrt(variance([run.throughput_tps for run in counted]) / len(counted)),
         ttft_p95_ms=_mean(run.ttft_ms.p95 for run in counted),
         stream_p5_tps=_mean(run.per_stream_tps.p5 for run in counted),
         runs=len(counted),

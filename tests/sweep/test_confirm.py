@@ -124,3 +124,13 @@ def test_the_best_stays_while_only_it_was_measured_again() -> None:
     cells = list(viewed(sweep_spec(), 100.0, 158.0, 130.0))
     cells[1] = msgspec.structs.replace(cells[1], repeats=(measurement(154.0),))
     assert confirm.best(cells, Slo()) == 1
+
+
+def test_runs_that_are_far_apart_settle_nothing() -> None:
+    wide = msgspec.structs.replace(measurement(16.0, verdict="unstable"), throughput_ci95_tps=7.5)
+    cells = list(viewed(sweep_spec(), 16.0))
+    again = tuple(msgspec.structs.replace(wide, throughput_tps=tps) for tps in (140.0, 15.0))
+    cells[0] = msgspec.structs.replace(cells[0], result=wide, repeats=again)
+    found = summary.amount(cells, Slo())
+    assert found.best is not None and not found.best.confirmed
+    assert "unstable" in found.remark

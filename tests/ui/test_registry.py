@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 from textual.command import CommandPalette
@@ -28,6 +29,12 @@ WAYS: dict[str, tuple[str, ...]] = {
     "compare": ("b", "c", "down", "c"),
 }
 SCOPES = sorted({scope for action in ACTIONS for scope in action.scopes})
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export that is agreed to writes into the working directory."""
+    monkeypatch.chdir(tmp_path)
 
 
 async def go(shown: Lab, scope: str) -> LabScreen:
