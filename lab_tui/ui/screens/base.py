@@ -15,7 +15,7 @@ from textual.widget import Widget
 from lab_tui import paths
 from lab_tui.model import LabError, Snapshot
 from lab_tui.ui import format as fmt
-from lab_tui.ui.actions import BY_NAME, Action, bindings, here
+from lab_tui.ui.actions import BY_NAME, Action, bindings, here, key
 from lab_tui.ui.link import Link
 from lab_tui.ui.screens.paned import FilterInput, PaneScreen
 from lab_tui.ui.widgets.footer import FooterKeys, StatusLine
@@ -106,7 +106,8 @@ class LabScreen(PaneScreen, inherit_bindings=False):
     def show_link(self, before: Link, now: Link) -> None:
         """Say when the engine goes, with what to do, and when it is back."""
         if self.is_current and before.connected and not now.connected:
-            self.status.failed("", f"{now.message}: {now.remedy}" if now.remedy else now.message)
+            way = now.remedy if self.lab.read_only else f"{key('engine')} starts one"
+            self.status.failed("", f"{now.message}: {way}" if now.remedy else now.message)
         elif self.is_current and now.connected and not before.connected and self.lab.snapshot is not None:
             self.status.say("the engine answers again")
         self.redraw()
@@ -138,9 +139,14 @@ class LabScreen(PaneScreen, inherit_bindings=False):
         )
 
     def show_footer(self) -> None:
-        """The keys that work here and now."""
-        allowed = (action for action in here(self.SCOPE) if not (action.changes and self.lab.read_only))
-        labels = ((action, self.footer_label(action)) for action in allowed)
+        """The keys that work here and now: without an engine, first the one that starts it."""
+        gone, held = not self.lab.link.connected, self.lab.read_only
+        actions = sorted(here(self.SCOPE), key=lambda action: gone and action.name != "engine")
+        labels = (
+            (action, "start engine" if gone and action.name == "engine" else self.footer_label(action))
+            for action in actions
+            if not action.changes or not (held or (gone and action.name != "engine"))
+        )
         shown = [(action, label) for action, label in labels if label]
         self.query_one(FooterKeys).show(shown, self.size.width)
 
