@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from lab_tui.config import Settings
 from lab_tui.model import Data, FleetSpec, InstanceState, InstanceView, LabError, SlotsView
 from lab_tui.serving import llama_server, models, parts
 from lab_tui.serving.front import Front, check_files
-from lab_tui.serving.instance import GB, LADDER, Instance
+from lab_tui.serving.instance import GB, LADDER, NICE, NICE_WHILE_MEASURED, Instance
 from lab_tui.serving.nginx_conf import KEYS_FILE, FrontSpec
 from lab_tui.serving.parts import LlamaServer, Nginx
 from lab_tui.serving.ports import check_free
@@ -177,6 +177,18 @@ class Fleet:
                 if stopped:
                     raise LabError(f"instance {stopped[0].index} was stopped", "`lab-tui start` starts it")
             await asyncio.sleep(0.05)
+
+    @contextlib.contextmanager
+    def standing_back(self) -> Iterator[None]:
+        """While it is entered, who measures the instances comes before them, not only beside them."""
+        measured = self.instances
+        for instance in measured:
+            instance.nice = NICE_WHILE_MEASURED
+        try:
+            yield
+        finally:
+            for instance in measured:
+                instance.nice = NICE
 
     # -- one engine after the other
 
