@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import msgspec
-
-from lab_tui import access, tasks
+from lab_tui import access
 from lab_tui.config import Settings
-from lab_tui.model import Data, FleetSpec, InstanceState, InstanceView, LabError, SlotsView
+from lab_tui.model import FleetSpec, InstanceState, InstanceView, LabError, SlotsView
 from lab_tui.serving import llama_server, models, parts
 from lab_tui.serving.front import Front, check_files
+from lab_tui.serving.front_keeper import FrontKeeper
 from lab_tui.serving.instance import GB, LADDER, NICE, NICE_WHILE_MEASURED, Instance
 from lab_tui.serving.nginx_conf import KEYS_FILE, FrontSpec
 from lab_tui.serving.parts import LlamaServer, Nginx
 from lab_tui.serving.ports import check_free
-from lab_tui.serving.process import Process, ProcessRecord
+from lab_tui.serving.process import Process
+from lab_tui.serving.record import FleetRecord, RecordFile
 
 log = logging.getLogger(__name__)
 
-FRONT_RETRY_S = 1.0
 HEAR_S = 5.0  # how long an engine waits for what it takes over to answer, instances and front
-
-
-class FleetRecord(Data, frozen=True, kw_only=True):
-    """What the next engine needs to take the fleet over."""
-
-    spec: FleetSpec
-    commands: tuple[tuple[str, ...], ...]
-    wanted: tuple[int, ...]
-    processes: dict[int, ProcessRecord]
-    front: ProcessRecord | None
-    keys_identity: str = ""  # of the API keys that the instances were started with
 
 
 class Fleet:
@@ -45,21 +32,16 @@ class Fleet:
 
     def __init__(self, settings: Settings, runtime: Path, logs: Path, changed: Callable[[], None]) -> None:
         self.spec: FleetSpec | None = None
-        self._front_problem = ""
-        self._record_problem = ""
         self._keys_problem = ""
         self.front = Front(runtime / "nginx", logs / "nginx.log", self._on_change)
         self._settings = settings
         self._logs = logs
-        self._file = runtime / "fleet.json"
-        self._saved = b""
+        self._record = RecordFile(runtime / "fleet.json")
+        self._keeper = FrontKeeper(self.front, self._front_spec, self._nginx, changed)
         self._changed = changed
         self._instances: list[Instance] = []
         self._leaving: set[int] = set()
         self._lock = asyncio.Lock()
-        self._front_lock = asyncio.Lock()
-        self._front_due = asyncio.Event()
-        self._front_task: asyncio.Task[None] | None = None
         self._parts: tuple[LlamaServer, Nginx] | None = None
         self._keys: tuple[str, ...] = ()
         self._keys_identity = ""
@@ -75,7 +57,7 @@ class Fleet:
     @property
     def notice(self) -> str:
         """What is wrong with front, keys or record of the fleet, for the screen; "" when nothing is."""
-        return "; ".join(filter(None, (self._front_problem, self._keys_problem, self._record_problem)))
+        return "; ".join(filter(None, (self._keeper.problem, self._keys_problem, self._record.problem)))
 
     @property
     def instances(self) -> tuple[Instance, ...]:
@@ -121,12 +103,12 @@ class Fleet:
                 self._instance(i, commands[i]) for i in range(len(self._instances), spec.instances)
             ]
             try:
-                await self._apply_front()
+                await self._keeper.apply()
             except LabError:
                 if started_from_nothing:
                     await self._down()
                 raise
-            self._begin_front_task()
+            self._keeper.begin()
             await asyncio.gather(*(instance.start() for instance in self._instances))
 
     async def down(self) -> None:
@@ -169,7 +151,7 @@ class Fleet:
             if self.spec is None:
                 raise LabError("the fleet was stopped")
             if all(i.state == InstanceState.READY for i in self._instances):
-                await self._apply_front()
+                await self._keeper.apply()
                 return
             if any(i.state == InstanceState.STOPPED for i in self._instances):
                 async with self._lock:  # a restart passes through that state, but keeps the lock
@@ -197,12 +179,8 @@ class Fleet:
 
         True when there was one.
         """
-        try:
-            record = msgspec.json.decode(self._file.read_bytes(), type=FleetRecord)
-        except FileNotFoundError:
-            return False
-        except (msgspec.DecodeError, OSError):
-            self._file.unlink(missing_ok=True)
+        record = self._record.read()
+        if record is None:
             return False
         found = {i: p for i, r in record.processes.items() if (p := Process.adopt(r)) is not None}
         async with self._lock:
@@ -221,10 +199,10 @@ class Fleet:
                 await self.front.adopt(record.front)
             await self._until_heard([self._instances[i] for i in record.wanted if i in found])
             try:
-                await asyncio.wait_for(self._try_front(), HEAR_S)
+                await asyncio.wait_for(self._keeper.attempt(), HEAR_S)
             except TimeoutError:  # an nginx that hangs keeps no viewer waiting
-                self._front_due.set()
-            self._begin_front_task()
+                self._keeper.due()
+            self._keeper.begin()
         return True
 
     def _read_keys(self, spec: FleetSpec) -> None:
@@ -249,12 +227,12 @@ class Fleet:
         if record.front is not None:
             await self.front.adopt(record.front)
             await self.front.stop()
-        self._file.unlink(missing_ok=True)
+        self._record.remove()
 
     async def detach(self) -> None:
         """Leave everything running for the next engine."""
         async with self._lock:
-            await self._end_front_task()
+            await self._keeper.end()
             await asyncio.gather(*(instance.detach() for instance in self._instances))
             await self.front.detach()
 
@@ -318,7 +296,7 @@ class Fleet:
             return
         self._leaving |= {i.index for i in stopping}
         try:
-            await self._apply_front()
+            await self._keeper.apply()
             await self._drain(stopping)
             await asyncio.gather(*(i.stop() for i in stopping))
         finally:
@@ -326,7 +304,7 @@ class Fleet:
 
     async def _see_off(self, instance: Instance) -> None:
         """Let the streams end of one that is no longer ready and has to restart."""
-        await self._try_front()
+        await self._keeper.attempt()
         await self._drain([instance])
 
     async def _drain(self, instances: list[Instance]) -> None:
@@ -336,70 +314,42 @@ class Fleet:
             await asyncio.sleep(0.1)
 
     async def _down(self) -> None:
-        await self._end_front_task()
+        await self._keeper.end()
         await self.front.stop()
         await asyncio.gather(*(instance.stop() for instance in self._instances))
         self._instances.clear()
         self.spec = None
         self._keys, self._keys_identity = (), ""
-        self._front_problem = self._record_problem = self._keys_problem = ""
+        self._keeper.problem = self._keys_problem = ""
         self._parts = None  # another build may be wanted next time
         self._accepted.clear()
-        self._file.unlink(missing_ok=True)
-        self._saved = b""
+        self._record.remove()
         self._on_change()
 
-    # -- the front follows the instances
+    # -- what follows the instances
 
-    async def _apply_front(self) -> None:
-        """Make the front send to the ready instances that are not leaving."""
-        async with self._front_lock:
-            spec = self.spec
-            if spec is None:
-                return
-            _, nginx = await self.find_parts()
-            ready = (i for i in self._instances if i.state == InstanceState.READY)
-            await self.front.apply(
-                FrontSpec(
-                    host=spec.host,
-                    port=spec.front_port,
-                    backends=tuple(i.address for i in ready if i.index not in self._leaving),
-                    max_streams=spec.max_streams,
-                    balancing=spec.balancing,
-                    max_body_mb=spec.max_body_mb,
-                    keys_file=KEYS_FILE if spec.api_key_file else "",
-                    keys=self._keys,
-                ),
-                nginx,
-            )
+    async def _nginx(self) -> Nginx:
+        return (await self.find_parts())[1]
 
-    async def _keep_front(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):  # what went wrong is tried again
-                again_s = FRONT_RETRY_S if self._front_problem else None
-                await asyncio.wait_for(self._front_due.wait(), again_s)
-            self._front_due.clear()
-            await self._try_front()
-
-    async def _try_front(self) -> None:
-        """Apply, and keep for the screen what went wrong."""
-        try:
-            await self._apply_front()
-            self._front_problem = ""
-        except LabError as error:
-            self._front_problem = error.message
-            self._changed()
-
-    def _begin_front_task(self) -> None:
-        if self._front_task is None:
-            self._front_task = tasks.begin(self._keep_front(), "front keeper")
-
-    async def _end_front_task(self) -> None:
-        task, self._front_task = self._front_task, None
-        await tasks.end(task)
+    def _front_spec(self) -> FrontSpec | None:
+        """The front as it is wanted: before the ready instances that are not leaving."""
+        spec = self.spec
+        if spec is None:
+            return None
+        ready = (i for i in self._instances if i.state == InstanceState.READY)
+        return FrontSpec(
+            host=spec.host,
+            port=spec.front_port,
+            backends=tuple(i.address for i in ready if i.index not in self._leaving),
+            max_streams=spec.max_streams,
+            balancing=spec.balancing,
+            max_body_mb=spec.max_body_mb,
+            keys_file=KEYS_FILE if spec.api_key_file else "",
+            keys=self._keys,
+        )
 
     def _on_change(self) -> None:
-        self._front_due.set()
+        self._keeper.due()
         self._save()
         self._changed()
 
@@ -407,24 +357,13 @@ class Fleet:
         """Keep on disk what an heir needs, whenever it differs."""
         if self.spec is None:
             return
-        record = FleetRecord(
-            spec=self.spec,
-            commands=tuple(i.command for i in self._instances),
-            wanted=tuple(i.index for i in self._instances if i.wanted),
-            processes={i.index: i.record for i in self._instances if i.record is not None},
-            front=self.front.record,
-            keys_identity=self._keys_identity,
-        )
-        content = msgspec.json.encode(record)
-        if content == self._saved:
-            return
-        draft = self._file.with_suffix(".new")
-        try:
-            draft.write_bytes(content)
-            draft.replace(self._file)
-        except OSError as error:  # what serves goes on
-            self._record_problem = (
-                f"cannot write {self._file} ({error.strerror}): another engine would not find the fleet"
+        self._record.write(
+            FleetRecord(
+                spec=self.spec,
+                commands=tuple(i.command for i in self._instances),
+                wanted=tuple(i.index for i in self._instances if i.wanted),
+                processes={i.index: i.record for i in self._instances if i.record is not None},
+                front=self.front.record,
+                keys_identity=self._keys_identity,
             )
-        else:
-            self._saved, self._record_problem = content, ""
+        )
