@@ -61,6 +61,13 @@ def up(
     max_streams: Annotated[
         int | None, typer.Option(help="Streams at once the fleet is laid out for.")
     ] = None,
+    placement: Annotated[
+        str | None,
+        typer.Option(help="Cards: auto, spread, pack, split, split-row, split-tensor; or each one's: 0,1,1."),
+    ] = None,
+    cpu_pin: Annotated[
+        bool | None, typer.Option("--cpu-pin/--no-cpu-pin", help="Give each instance cores of its own.")
+    ] = None,
     yes: Yes = False,
     args: Annotated[
         list[str] | None, typer.Argument(metavar="[-- LLAMA-SERVER ARGS]", help="llama-server's own.")
@@ -82,6 +89,8 @@ def up(
         "insecure": insecure or (False if api_key_file else None),
         "ctx_per_slot": ctx_per_slot,
         "max_streams": max_streams,
+        "placement": placement,
+        "cpu_pin": cpu_pin,
         "extra_args": tuple(args) if args else None,
     }
     if insecure:
@@ -174,7 +183,7 @@ async def _streams_cut(spec: FleetSpec) -> int:
         return sum(live)  # the front begins anew
     if spec.api_key_file and _written_since(Path(spec.api_key_file), snapshot.instances):
         return sum(live)  # with other keys all of them do
-    return sum(live[await _kept(spec, snapshot.instances) :]) if any(live) else 0
+    return sum(live[await _kept(spec, now, snapshot.instances) :]) if any(live) else 0
 
 
 def _written_since(file: Path, instances: Sequence[InstanceView]) -> bool:
@@ -183,14 +192,18 @@ def _written_since(file: Path, instances: Sequence[InstanceView]) -> bool:
     return file.stat().st_mtime > time.time() - up_s
 
 
-async def _kept(spec: FleetSpec, instances: Sequence[InstanceView]) -> int:
-    """How many instances, from the first on, ``spec`` leaves as they are."""
+async def _kept(spec: FleetSpec, now: FleetSpec, instances: Sequence[InstanceView]) -> int:
+    """How many instances of the fleet ``now``, from the first on, ``spec`` leaves as they are."""
     from lab_tui import config
     from lab_tui.serving import llama_server, parts
 
+    if (now.placement, now.cpu_pin) != (spec.placement, spec.cpu_pin):
+        return 0  # they all are given places anew
     build = await parts.probe_llama_server(parts.find_llama_server(config.load()))
     pairs = zip(instances, range(spec.instances), strict=False)
-    same = (view.command == llama_server.command(build, spec, at) for view, at in pairs)
+    same = (
+        llama_server.command(build, now, at) == llama_server.command(build, spec, at) for _, at in pairs
+    )  # what their places add is not known here, and is the same
     return sum(1 for _ in itertools.takewhile(bool, same))
 
 

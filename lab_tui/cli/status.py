@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
@@ -91,8 +92,10 @@ def status_text(snapshot: Snapshot) -> str:
     model = printable(Path(snapshot.fleet.model).name) if snapshot.fleet else "no fleet"
     lines = [f"{model}  front {front.url or front.state} {front.ready}/{len(snapshot.instances)} ready"]
     if snapshot.instances:
-        head = ("#", "STATE", "PORT", "PID", "TOK/S", "SLOTS", "QUEUE", "RSS", "UP", "REASON")
-        lines.append(table(head, [_instance_row(i) for i in snapshot.instances]))
+        placed = [name for name in ("gpu", "cores") if any(getattr(i, name) for i in snapshot.instances)]
+        head = ("#", "STATE", "PORT", "PID", "TOK/S", "SLOTS", "QUEUE", "RSS", "UP",
+                *map(str.upper, placed), "REASON")  # fmt: skip
+        lines.append(table(head, [_instance_row(i, placed) for i in snapshot.instances]))
     else:
         lines.append("start one with `lab-tui up -m MODEL -i 2 -p 4`")
     if snapshot.load:
@@ -111,7 +114,8 @@ def status_text(snapshot: Snapshot) -> str:
     return "\n".join([*lines, *(f"! {notice}" for notice in snapshot.notices)])
 
 
-def _instance_row(i: InstanceView) -> tuple[str, ...]:
+def _instance_row(i: InstanceView, placed: Sequence[str]) -> tuple[str, ...]:
+    """``placed`` are the fields that say where it runs, as far as there is something to say."""
     return (
         str(i.index),
         str(i.state),
@@ -122,6 +126,7 @@ def _instance_row(i: InstanceView) -> tuple[str, ...]:
         "-" if i.queue is None else str(i.queue),
         gigabytes(i.rss_bytes),
         duration(i.uptime_s),
+        *(getattr(i, name) or "-" for name in placed),
         i.reason,
     )
 

@@ -63,7 +63,8 @@ class Engine:
         self.settings = settings
         self.stop_requested = asyncio.Event()
         self.history = History()
-        self.fleet = Fleet(settings, runtime, logs, self._on_change)
+        self._poller = Poller(settings.engine.poll_s)
+        self.fleet = Fleet(settings, runtime, logs, self._on_change, self._poller.answered)
         self._store = Store(state / "lab.db")
         self._claim = asyncio.Lock()  # one load at a time: a bench or a cell
         self._calibration = Calibration(
@@ -72,7 +73,6 @@ class Engine:
             logs / "nginx.log",
             wanted=settings.engine.calibrate,
         )
-        self._poller = Poller(settings.engine.poll_s)
         self._meter = Meter(self.fleet, self._around, self._calibration, self._poller.calm)
         self._fit = Fit(self.fleet, lambda: self._poller.latest, settings.serve.reserve_gb)
         before = Before(self.fleet, state / "fleet-before-sweep.json")

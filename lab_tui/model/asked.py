@@ -23,6 +23,8 @@ class FleetSpec(Data, frozen=True, kw_only=True):
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     gpu_layers: int | None = None  # None: all of them where there is a GPU
+    placement: str = "auto"  # or spread, pack, split, split-row, split-tensor; or each one's card: 0,1,1
+    cpu_pin: bool = False  # each instance gets processor cores of its own
     balancing: str = "round_robin"  # or least_conn
     base_port: int = 9000  # instance i listens on base_port + i
     front_port: int = 8088
@@ -119,6 +121,8 @@ class Outline(Data, frozen=True, kw_only=True):
     reserve_bytes: int
     fits: bool  # the largest fleet does
     reason: str  # why it does not
+    cards_free_bytes: dict[int, int] = {}  # by card, beyond the reserve
+    placement: str = ""  # of the largest fleet: "GPU 0 ×2, GPU 1 ×2"; "" where nothing is pinned
 
 
 class ResultsFile(Data, frozen=True, kw_only=True):

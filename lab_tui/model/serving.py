@@ -44,12 +44,13 @@ class InstanceView(Data, frozen=True, kw_only=True):
     tps: float | None = None  # tokens generated a second, all traffic
     rss_bytes: int | None = None
     vram_bytes: int | None = None
-    gpu: str | None = None
+    gpu: str | None = None  # the cards it was given or is seen on: "0", "0+1"
     uptime_s: float | None = None
     reading_age_s: float | None = None  # how old busy, queue and tps are
     restarts: int = 0
     command: tuple[str, ...] = ()
     vram_by_gpu: dict[int, int] = {}  # bytes by index of the card; empty where the driver does not tell
+    cores: str | None = None  # processors it is pinned to, such as "0-7"; None: any
 
 
 class SlotView(Data, frozen=True, kw_only=True):

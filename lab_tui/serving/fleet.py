@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -12,12 +13,14 @@ from pathlib import Path
 from lab_tui import access
 from lab_tui.config import Settings
 from lab_tui.model import FleetSpec, InstanceState, InstanceView, LabError, SlotsView
-from lab_tui.serving import llama_server, models, parts
+from lab_tui.serving.cards import Usable
 from lab_tui.serving.front import Front, check_files
 from lab_tui.serving.front_keeper import FrontKeeper
 from lab_tui.serving.instance import GB, LADDER, NICE, NICE_WHILE_MEASURED, Instance
 from lab_tui.serving.nginx_conf import KEYS_FILE, FrontSpec
 from lab_tui.serving.parts import LlamaServer, Nginx
+from lab_tui.serving.placement import NoRoom, Seat
+from lab_tui.serving.planner import Berth, CardsRead, LookAtCards, Planner, no_cards
 from lab_tui.serving.ports import check_free
 from lab_tui.serving.process import Process
 from lab_tui.serving.record import FleetRecord, RecordFile
@@ -30,7 +33,15 @@ HEAR_S = 5.0  # how long an engine waits for what it takes over to answer, insta
 class Fleet:
     """Commands come one at a time; ``changed`` is called after every change anywhere in it."""
 
-    def __init__(self, settings: Settings, runtime: Path, logs: Path, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        runtime: Path,
+        logs: Path,
+        changed: Callable[[], None],
+        look: LookAtCards = no_cards,
+    ) -> None:
+        """``look`` gives the cards as they are read."""
         self.spec: FleetSpec | None = None
         self._keys_problem = ""
         self.front = Front(runtime / "nginx", logs / "nginx.log", self._on_change)
@@ -42,10 +53,9 @@ class Fleet:
         self._instances: list[Instance] = []
         self._leaving: set[int] = set()
         self._lock = asyncio.Lock()
-        self._parts: tuple[LlamaServer, Nginx] | None = None
+        self._planner = Planner(settings, look)
         self._keys: tuple[str, ...] = ()
         self._keys_identity = ""
-        self._accepted: set[tuple[str, ...]] = set()  # extra arguments that this llama-server takes
 
     # -- looking
 
@@ -74,15 +84,31 @@ class Fleet:
 
     async def find_parts(self) -> tuple[LlamaServer, Nginx]:
         """The llama-server and nginx to use, asked once. Raises LabError for what is missing."""
-        if self._parts is None:
-            server, nginx = parts.find_llama_server(self._settings), parts.find_nginx(self._settings)
-            self._parts = await parts.probe_llama_server(server), await parts.probe_nginx(nginx)
-        return self._parts
+        return await self._planner.find_parts()
 
-    async def check(self, spec: FleetSpec) -> None:
-        """Raise LabError when ``spec`` cannot be had; nothing is touched."""
+    def usable_cards(self, read: CardsRead) -> Usable | None:
+        """The cards that instances can be given; None while no llama-server was asked."""
+        return self._planner.cards(read, self._instances)
+
+    def learn(self, model: str, more_vram_bytes: int) -> None:
+        """An instance of ``model`` took so much more on a card than is estimated: placement counts it in."""
+        self._planner.learn(model, more_vram_bytes)
+
+    async def seats(self, spec: FleetSpec) -> tuple[Seat, ...]:
+        """Where the instances of ``spec`` would run if it came up now. Raises LabError."""
+        return await self._planner.seats(spec, self.spec, self._instances)
+
+    async def check(self, spec: FleetSpec, *, for_room: bool = True) -> None:
+        """Raise LabError when ``spec`` cannot be had, as far as room on the cards goes only ``for_room``.
+
+        Nothing is touched.
+        """
         async with self._lock:
-            await self._checked(spec)
+            try:
+                await self._checked(spec)
+            except NoRoom:
+                if for_room:
+                    raise
 
     # -- commands
 
@@ -93,14 +119,14 @@ class Fleet:
         when the spec cannot be had.
         """
         async with self._lock:
-            commands = await self._checked(spec)
+            berths = await self._checked(spec)
             started_from_nothing = not self._instances
             keys = access.read_keys(spec)
-            await self._retire(spec, commands if keys == self._keys else ())
+            await self._retire(berths if keys == self._keys else ())
             self._keys, self._keys_identity, self._keys_problem = keys, access.identity(keys), ""
             self.spec = spec
             self._instances += [
-                self._instance(i, commands[i]) for i in range(len(self._instances), spec.instances)
+                self._instance(i, *berths[i]) for i in range(len(self._instances), spec.instances)
             ]
             try:
                 await self._keeper.apply()
@@ -190,7 +216,9 @@ class Fleet:
             self.spec = record.spec
             self._keys_identity = record.keys_identity
             self._read_keys(record.spec)
-            self._instances = [self._instance(i, command) for i, command in enumerate(record.commands)]
+            seats = record.seats or (Seat(),) * len(record.commands)
+            berths = zip(record.commands, seats, strict=True)
+            self._instances = [self._instance(i, *berth) for i, berth in enumerate(berths)]
             for index in record.wanted:
                 await self._instances[index].start(found.get(index))
             unwanted = [found[index] for index in found.keys() - set(record.wanted)]
@@ -238,17 +266,10 @@ class Fleet:
 
     # -- inside the lock
 
-    async def _checked(self, spec: FleetSpec) -> tuple[tuple[str, ...], ...]:
-        """The command of each instance, after everything that can be wrong was looked at."""
-        llama_server.check_spec(spec)
-        await asyncio.to_thread(models.check, Path(spec.model))
-        server, _ = await self.find_parts()
-        llama_server.check_extra_args(server, spec.extra_args)
-        if spec.extra_args and spec.extra_args not in self._accepted:
-            await parts.try_arguments(server, spec.extra_args)
-            self._accepted.add(spec.extra_args)
+    async def _checked(self, spec: FleetSpec) -> tuple[Berth, ...]:
+        """How each instance is run, after everything that can be wrong was looked at."""
+        berths = await self._planner.plan(spec, self.spec, self._instances)
         check_files(spec.max_streams)
-        commands = tuple(llama_server.command(server, spec, i) for i in range(spec.instances))
         ours = {i.port for i in self._instances if i.record is not None}
         for index in range(spec.instances):
             if spec.base_port + index not in ours:
@@ -256,23 +277,24 @@ class Fleet:
         listening = self.spec if self.front.record is not None else None
         ours_too = listening is not None and listening.front_port == spec.front_port
         await check_free(spec.host, 0 if ours_too else spec.front_port, "the front")
-        return commands
+        return berths
 
-    async def _retire(self, spec: FleetSpec, commands: tuple[tuple[str, ...], ...]) -> None:
-        """Stop the instances that ``spec`` does not have, or has with another command."""
+    async def _retire(self, berths: tuple[Berth, ...]) -> None:
+        """Stop the instances that have no berth any more, or another one."""
         kept = 0
-        for instance, command in zip(self._instances, commands, strict=False):
-            if instance.command != command:
+        for instance, berth in zip(self._instances, berths, strict=False):
+            if (instance.command, instance.seat) != berth:
                 break
             kept += 1
         await self._stop(self._instances[kept:])
         del self._instances[kept:]
 
-    def _instance(self, index: int, command: tuple[str, ...]) -> Instance:
+    def _instance(self, index: int, command: tuple[str, ...], seat: Seat) -> Instance:
         assert self.spec is not None
         return Instance(
             index,
             command,
+            seat,
             port=self.spec.base_port + index,
             slots=self.spec.parallel,
             log=self._logs / f"instance-{index}.log",
@@ -321,8 +343,7 @@ class Fleet:
         self.spec = None
         self._keys, self._keys_identity = (), ""
         self._keeper.problem = self._keys_problem = ""
-        self._parts = None  # another build may be wanted next time
-        self._accepted.clear()
+        self._planner.forget()
         self._record.remove()
         self._on_change()
 
@@ -361,6 +382,7 @@ class Fleet:
             FleetRecord(
                 spec=self.spec,
                 commands=tuple(i.command for i in self._instances),
+                seats=tuple(i.seat for i in self._instances),
                 wanted=tuple(i.index for i in self._instances if i.wanted),
                 processes={i.index: i.record for i in self._instances if i.record is not None},
                 front=self.front.record,

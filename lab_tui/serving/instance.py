@@ -17,6 +17,8 @@ import msgspec
 from lab_tui import tasks
 from lab_tui.model import InstanceState, InstanceView, LabError, SlotsView
 from lab_tui.serving import llama_server
+from lab_tui.serving.cores import span
+from lab_tui.serving.placement import Seat
 from lab_tui.serving.ports import check_free
 from lab_tui.serving.process import Process, ProcessRecord, StopLadder, nice_session, trim
 from lab_tui.serving.pulse import PULSE_S, SILENT, Look, Pulse, look_at
@@ -56,6 +58,7 @@ class Instance:
         self,
         index: int,
         command: tuple[str, ...],
+        seat: Seat,
         *,
         port: int,
         slots: int,
@@ -70,6 +73,7 @@ class Instance:
         """``see_off`` lets its streams end before it restarts; no limit of memory is infinity."""
         self.index = index
         self.command = command
+        self.seat = seat
         self.port = port
         self.slots = slots
         self.state = InstanceState.STOPPED
@@ -185,6 +189,8 @@ class Instance:
             queue=reading.queue if reading else None,
             tps=reading.tps if reading else None,
             rss_bytes=self._process.rss_bytes() if self._process else None,
+            gpu="+".join(map(str, self.seat.cards)) or None,
+            cores=span(self.seat.cpus) or None,
             uptime_s=now - self._started_at if self._started_at else None,
             reading_age_s=now - reading.time if reading else None,
             restarts=self._restarts,
@@ -250,8 +256,8 @@ class Instance:
     async def _spawn(self) -> Process:
         self._set(InstanceState.STARTING)
         await check_free("127.0.0.1", self.port, f"instance {self.index}")
-        environment = llama_server.environment(os.environ)
-        process = Process.start(self.command, self._log, environment, nice=NICE)
+        environment = llama_server.environment(os.environ, self.seat)
+        process = Process.start(self.command, self._log, environment, nice=NICE, cpus=self.seat.cpus)
         self._process = process
         self._started_at = time.monotonic()
         self._changed()

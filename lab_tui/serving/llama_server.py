@@ -9,13 +9,16 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import psutil
 
 from lab_tui import access
 from lab_tui.model import FleetSpec, LabError
+from lab_tui.serving import placement
+from lab_tui.serving.cards import usable
 from lab_tui.serving.parts import LlamaServer
+from lab_tui.serving.placement import Seat
 
 # What would show a secret to whoever lists processes, and where it belongs.
 SECRET = {
@@ -30,6 +33,12 @@ OWNED = {
     "-m": "-m", "--model": "-m", "-np": "-p", "--parallel": "-p", "--port": "--base-port",
     "--host": "--host", "-c": "--ctx-per-slot", "--ctx-size": "--ctx-per-slot",
 }  # fmt: skip
+
+
+# What says where an instance runs, and so does a placement.
+PLACING = frozenset({
+    "-dev", "--device", "-sm", "--split-mode", "-ts", "--tensor-split", "-mg", "--main-gpu",
+})  # fmt: skip
 
 
 def check_spec(spec: FleetSpec) -> None:
@@ -68,6 +77,7 @@ def check_ranges(spec: FleetSpec) -> None:
     for name, word, known in words:
         if word not in known:
             raise LabError(f"{name} is {word}", f"give {', '.join(known[:-1])} or {known[-1]}")
+    placement.check(spec.placement, spec.instances)
     last = spec.base_port + spec.instances - 1
     if last > 65535:
         raise LabError(f"base-port {spec.base_port} leaves no room for {spec.instances} instances")
@@ -115,11 +125,12 @@ def usable_cores() -> int:
     return min(psutil.cpu_count(logical=False) or allowed, allowed)
 
 
-def command(build: LlamaServer, spec: FleetSpec, index: int) -> tuple[str, ...]:
-    """The command line of instance ``index``. Flags that this build does not know are left out.
+def command(build: LlamaServer, spec: FleetSpec, index: int, seat: Seat | None = None) -> tuple[str, ...]:
+    """The command line of instance ``index`` in its seat. Flags that this build does not know are left out.
 
     Raises LabError when that would leave it open to whoever reaches it.
     """
+    seat = seat or Seat()
     wanted: list[tuple[str, str | None]] = [
         ("--model", spec.model),
         ("--host", "127.0.0.1"),
@@ -129,7 +140,7 @@ def command(build: LlamaServer, spec: FleetSpec, index: int) -> tuple[str, ...]:
         ("--kv-unified" if spec.kv_unified else "--no-kv-unified", None),
         ("--batch-size", str(spec.batch)),
         ("--ubatch-size", str(spec.ubatch)),
-        ("--threads", str(spec.threads or default_threads(spec.instances))),
+        ("--threads", str(spec.threads or seat.threads or default_threads(spec.instances))),
         ("--threads-http", str(spec.threads_http or streams_per_instance(spec) + SPARE_HTTP_THREADS)),
         ("--cache-ram", "0"),
         ("--fit", "off"),
@@ -150,7 +161,31 @@ def command(build: LlamaServer, spec: FleetSpec, index: int) -> tuple[str, ...]:
                 "this llama-server takes no --api-key-file", "take a newer llama-server, or host 127.0.0.1"
             )
         words += ["--api-key-file", spec.api_key_file]
-    return (*words, *_flash_attention(build, spec), *spec.extra_args)
+    return (*words, *_flash_attention(build, spec), *_placed(seat), *spec.extra_args)
+
+
+def _placed(seat: Seat) -> Iterator[str]:
+    """What a seat adds; it was only given where this build takes it."""
+    if seat.devices:
+        yield from ("--device", ",".join(seat.devices))
+    if seat.split_mode:
+        yield from ("--split-mode", seat.split_mode, "--tensor-split", ",".join(map(str, seat.shares)))
+
+
+def check_placement(build: LlamaServer, spec: FleetSpec) -> None:
+    """Raise LabError when this build cannot place as asked, or arguments of its own say where it runs."""
+    if spec.placement == placement.AUTO:
+        return
+    if not build.devices:
+        found = usable(build.devices, (), (), 0, {})
+        raise LabError(f"placement {spec.placement}: {found.why}", found.remedy)
+    if given := [word for word in spec.extra_args if word in PLACING]:
+        raise LabError(
+            f"{given[0]} and placement {spec.placement} both say where an instance runs", "leave one out"
+        )
+    mode = placement.SPLIT_MODES.get(spec.placement, "")
+    if mode and mode not in re.findall(r"\w+", build.flags.get("--split-mode", "")):
+        raise LabError(f"this llama-server does not take --split-mode {mode}", "take --placement split")
 
 
 def _flash_attention(build: LlamaServer, spec: FleetSpec) -> tuple[str, ...]:
@@ -160,9 +195,12 @@ def _flash_attention(build: LlamaServer, spec: FleetSpec) -> tuple[str, ...]:
     return ("--flash-attn",) if build.knows("--flash-attn") and spec.flash_attn == "on" else ()
 
 
-def environment(base: Mapping[str, str]) -> dict[str, str]:
-    """The environment of an instance: ours without the LLAMA_ARG_* twins that could change its flags."""
-    return {k: v for k, v in base.items() if not k.startswith("LLAMA_ARG_") and k != "LLAMA_API_KEY"}
+def environment(base: Mapping[str, str], seat: Seat) -> dict[str, str]:
+    """The environment of an instance: ours, without the LLAMA_ARG_* twins that could change its flags, and
+    with what shows it the cards of its seat alone.
+    """
+    ours = {k: v for k, v in base.items() if not k.startswith("LLAMA_ARG_") and k != "LLAMA_API_KEY"}
+    return {**ours, **seat.visible}
 
 
 REASONS = (

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lab_tui.config import Settings, llama_cpp_dir
 from lab_tui.model import Data, LabError, Part
+from lab_tui.serving.cards import Device, parse_devices
 
 PROBE_TIMEOUT_S = 30.0
 EMBEDDED_REMEDY = "pip install 'lab-tui[embedded]'"
@@ -37,6 +38,7 @@ class LlamaServer(Data, frozen=True, kw_only=True):
     source: str
     version: str
     flags: dict[str, str]  # every flag it knows → how its value is written, "" for none
+    devices: tuple[Device, ...] | None = None  # the cards it can use, as free then; None: it cannot say
 
     def knows(self, flag: str) -> bool:
         """Whether this build takes ``flag``."""
@@ -97,7 +99,10 @@ def _configured(path: str, key: str) -> Found:
 
 
 async def probe_llama_server(found: Found) -> LlamaServer:
-    """Ask a llama-server what it is and which flags it takes. Raises LabError when it does not run."""
+    """Ask a llama-server what it is, which flags it takes and which cards it can use.
+
+    Raises LabError when it does not run.
+    """
     (help_code, help_text), (_, version_text) = await asyncio.gather(
         _output((*found.command, "--help")), _output((*found.command, "--version"))
     )
@@ -110,11 +115,16 @@ async def probe_llama_server(found: Found) -> LlamaServer:
             "`lab-tui doctor` shows the parts in use",
         )
     match = re.search(r"version: (.+)", version_text)
+    devices = None
+    if "--list-devices" in flags:
+        code, listed = await _output((*found.command, "--list-devices"))
+        devices = parse_devices(listed) if code == 0 else None
     return LlamaServer(
         command=found.command,
         source=found.source,
         version=match.group(1).strip() if match else "unknown",
         flags=flags,
+        devices=devices,
     )
 
 

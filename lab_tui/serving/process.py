@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -67,10 +67,12 @@ class Process:
         env: Mapping[str, str],
         cwd: Path | None = None,
         nice: int = 0,
+        cpus: Sequence[int] = (),
     ) -> Process:
         """Run ``command``, its output appended to ``log``. Raises LabError when it cannot be run.
 
         ``nice`` is how much it stands back behind this process when processors are short, 0 to 19.
+        ``cpus`` are the processors that all its threads may use from the first moment on; empty: all.
         Not a coroutine, so that no cancellation can come between the birth of a child and its record.
         """
         try:
@@ -80,7 +82,7 @@ class Process:
             raise LabError(
                 f"cannot write the log {log}: {error.strerror}", "mend its permissions or free disk space"
             ) from error
-        with output:
+        with output, _confined(cpus):
             offset = output.tell()
             try:
                 popen = subprocess.Popen(
@@ -178,6 +180,30 @@ class Process:
     def log_lines(self, count: int) -> list[str]:
         """The last ``count`` lines that this run of the child has logged."""
         return tail(Path(self.record.log), count, start=self.record.log_offset)
+
+
+@contextlib.contextmanager
+def _confined(cpus: Sequence[int]) -> Iterator[None]:
+    """Have what this thread starts meanwhile run on these processors alone.
+
+    The mask is the thread's own and a child inherits it as it is born: no other thread is confined, and
+    no thread of the child can have escaped. Nothing may be awaited meanwhile. Raises LabError.
+    """
+    if not cpus:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        raise LabError(
+            f"cannot use processors {', '.join(map(str, cpus))}: {error.strerror}",
+            "`lab-tui up` again gives seats anew, or leave out --cpu-pin",
+        ) from error
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def nice_session(leader: int, nice: int) -> bool:

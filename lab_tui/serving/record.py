@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from lab_tui.model import Data, FleetSpec
+from lab_tui.serving.placement import Seat
 from lab_tui.serving.process import ProcessRecord
 
 
@@ -18,6 +19,7 @@ class FleetRecord(Data, frozen=True, kw_only=True):
     wanted: tuple[int, ...]
     processes: dict[int, ProcessRecord]
     front: ProcessRecord | None
+    seats: tuple[Seat, ...] = ()  # of each instance; an engine before there were any left none
     keys_identity: str = ""  # of the API keys that the instances were started with
 
 

@@ -45,7 +45,7 @@ class Reading(Data, frozen=True, kw_only=True):
             view,
             vram_bytes=sum(held.values()) if held else None,
             vram_by_gpu=held,
-            gpu=view.gpu or ",".join(map(str, sorted(held))) or None,
+            gpu=view.gpu or "+".join(map(str, sorted(held))) or None,
         )
 
 
@@ -101,6 +101,12 @@ class Poller:
             cards_every_s=every_s,
             slow_every_s=slow_s,
         )
+
+    async def answered(self) -> Reading:
+        """What was read last, once the cards have answered for the first time or been silent for long."""
+        while self._cards is None and time.monotonic() - self._began < STALE_S:
+            await asyncio.sleep(0.02)
+        return self.latest
 
     @contextmanager
     def calm(self) -> Iterator[None]:

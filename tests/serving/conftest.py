@@ -12,6 +12,7 @@ import pytest
 
 from lab_tui.config import EngineSettings, ServeSettings, Settings
 from lab_tui.serving.fleet import Fleet
+from lab_tui.serving.planner import no_cards
 
 from .helpers import processes_with, reap
 
@@ -58,19 +59,22 @@ def model(tmp_path: Path, tiny_model: Path) -> Path:
 
 @pytest.fixture
 async def make_fleet(tmp_path: Path, only_embedded: None) -> AsyncIterator[MakeFleet]:
-    """Fleets over the same folders, as one engine after the other has them. Keywords: of ``serve``."""
+    """Fleets over the same folders, as one engine after the other has them. Keywords: of ``serve``, and
+    ``look``, which gives the cards.
+    """
     made: list[Fleet] = []
     for folder in ("run", "logs"):
         (tmp_path / folder).mkdir()
 
     def make(**serve: object) -> Fleet:
         poll_s = serve.pop("poll_s", 0.1)
+        look = serve.pop("look", no_cards)
         given = {"nginx": embedded_nginx(), "ready_timeout_s": 60.0, "drain_s": 5.0, **serve}
         settings = Settings(
             serve=ServeSettings(**given),  # type: ignore[arg-type]
             engine=EngineSettings(poll_s=poll_s),  # type: ignore[arg-type]
         )
-        made.append(Fleet(settings, tmp_path / "run", tmp_path / "logs", lambda: None))
+        made.append(Fleet(settings, tmp_path / "run", tmp_path / "logs", lambda: None, look))  # type: ignore[arg-type]
         return made[-1]
 
     yield make

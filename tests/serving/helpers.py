@@ -95,6 +95,22 @@ exec {EMBEDDED} "$@"
     )
 
 
+def cuda_script(path: Path) -> Path:
+    """The embedded llama-server, listing two cards as a build for CUDA does."""
+    return script(
+        path,
+        f"""case "$1" in
+--help) {EMBEDDED} --help; echo "--list-devices    print list of available devices and exit"; exit ;;
+--list-devices)
+    echo "Available devices:"
+    for n in 0 1; do echo "  CUDA$n: NVIDIA L4 (23034 MiB, 22700 MiB free)"; done
+    exit ;;
+esac
+exec {EMBEDDED} "$@"
+""",
+    )
+
+
 def processes_with(text: str) -> list[psutil.Process]:
     """Every live process whose command line holds ``text``, but this one."""
     found = []

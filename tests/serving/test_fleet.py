@@ -15,12 +15,15 @@ import msgspec
 import psutil
 import pytest
 
-from lab_tui.model import FrontState, InstanceState, LabError
+from lab_tui.model import FrontState, GpuReading, InstanceState, LabError
 from lab_tui.serving import fleet as fleet_module
 from lab_tui.serving import instance as instance_module
+from lab_tui.serving.cores import read_cores, share_out, span
 from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.front import READY_TIMEOUT_S
 from lab_tui.serving.instance import NICE, NICE_WHILE_MEASURED
+from lab_tui.serving.placement import Seat
+from lab_tui.serving.planner import NoCards
 from lab_tui.serving.process import StopLadder
 from lab_tui.serving.readings import plain_http
 
@@ -30,6 +33,7 @@ from .helpers import (
     PATIENCE_S,
     Hammer,
     completion,
+    cuda_script,
     listening,
     pids,
     processes_with,
@@ -77,6 +81,75 @@ async def failed(fleet: Fleet, index: int) -> tuple[str, tuple[str, ...]]:
     view = fleet.views()[index]
     assert view.pid is None
     return view.reason, view.log_tail
+
+
+# --- where they run -----------------------------------------------------------------------------
+
+
+async def two_cards() -> Any:
+    """Two NVIDIA cards; of the second less is free."""
+    given = {"name": "NVIDIA L4", "maker": "NVIDIA", "memory_total_bytes": 24 * 10**9}
+    cards = tuple(
+        GpuReading(index=n, uuid=f"GPU-{n}", memory_used_bytes=(n + 1) * 10**8, **given)  # type: ignore[arg-type]
+        for n in (0, 1)
+    )
+    return NoCards(gpus=cards)
+
+
+def places(fleet: Fleet) -> list[tuple[str, set[str]]]:
+    """What each process really has: the cards that its environment shows, the processors of its threads."""
+    found = []
+    for pid in pids(fleet):
+        variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        cards = [text for text in variables if text.startswith("CUDA_VISIBLE_DEVICES=")]
+        tasks = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/status")]
+        assert len(tasks) > 1
+        masks = {line.split()[1] for text in tasks for line in text.splitlines() if "allowed_list" in line
+                 and line.startswith("Cpus")}  # fmt: skip
+        found.append((cards[0].partition("=")[2] if cards else "", masks))
+    return found
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process")
+async def test_each_instance_has_its_card_and_its_cores_and_keeps_them(
+    make_fleet: MakeFleet, model: Path, tmp_path: Path
+) -> None:
+    server = str(cuda_script(tmp_path / "llama-server"))
+    fleet = make_fleet(llama_server=server, look=two_cards)
+    mask = os.sched_getaffinity(0)
+    first, second = (span(cpus) for cpus in share_out(read_cores(), 1, 2))
+    spec = tiny_spec(model, instances=1, placement="spread", cpu_pin=True)
+    await up(fleet, spec)
+    assert places(fleet) == [("GPU-0", {first})]
+    began = pids(fleet)
+    grown = msgspec.structs.replace(spec, instances=2)
+    await up(fleet, grown)
+    assert pids(fleet)[:1] == began
+    assert places(fleet) == [("GPU-0", {first}), ("GPU-1", {second})]
+    assert [(view.gpu, view.cores) for view in fleet.views()] == [("0", first), ("1", second)]
+    await fleet.restart(1)
+    await asyncio.wait_for(fleet.wait_ready(), PATIENCE_S)
+    assert places(fleet) == [("GPU-0", {first}), ("GPU-1", {second})]
+    running = pids(fleet)
+    await fleet.detach()
+    heir = make_fleet(llama_server=server, look=two_cards)
+    assert await heir.adopt()
+    await up(heir, grown)
+    assert pids(heir) == running and [view.gpu for view in heir.views()] == ["0", "1"]
+    assert [seat.cards for seat in await heir.seats(grown)] == [(0,), (1,)]
+    await up(heir, msgspec.structs.replace(grown, placement="1,0", cpu_pin=False))
+    assert [cards for cards, _ in places(heir)] == ["GPU-1", "GPU-0"]
+    assert {mask for _, masks in places(heir) for mask in masks} == {span(mask)}
+    assert os.sched_getaffinity(0) == mask
+    with pytest.raises(LabError, match="there is no card 2 for an instance: llama-server can use 0, 1"):
+        await heir.up(msgspec.structs.replace(grown, placement="2,0"))
+    assert len(pids(heir)) == 2
+
+
+async def test_a_build_that_lists_no_cards_places_nothing(fleet: Fleet, model: Path) -> None:
+    with pytest.raises(LabError, match="placement spread: this llama-server does not say which cards"):
+        await fleet.up(tiny_spec(model, placement="spread"))
+    assert await fleet.seats(tiny_spec(model)) == (Seat(), Seat())
 
 
 # --- up and down --------------------------------------------------------------------------------

@@ -7,13 +7,16 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from lab_tui.model import FleetSpec, LabError
 from lab_tui.serving import llama_server
+from lab_tui.serving.cards import Device
 from lab_tui.serving.parts import LlamaServer, parse_flags
+from lab_tui.serving.placement import Seat
 from lab_tui.serving.process import Process
 
 from .helpers import free_ports, taken, tiny_spec
@@ -108,7 +111,38 @@ def test_usable_cores_is_no_more_than_affinity_allows(monkeypatch: pytest.Monkey
 
 def test_nothing_of_the_environment_changes_a_flag() -> None:
     ours = {"PATH": "/bin", "LLAMA_ARG_PORT": "1", "LLAMA_API_KEY": "x", "CUDA_VISIBLE_DEVICES": "0"}
-    assert llama_server.environment(ours) == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0"}
+    assert llama_server.environment(ours, Seat()) == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0"}
+    seat = Seat(visible={"CUDA_VISIBLE_DEVICES": "GPU-1"})
+    assert llama_server.environment(ours, seat) == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "GPU-1"}
+
+
+def test_a_seat_is_part_of_the_command() -> None:
+    spec = FleetSpec(model="m", instances=2, extra_args=("--jinja",))
+    over_two = Seat(split_mode="tensor", shares=(3, 1), devices=("Vulkan0", "Vulkan1"), threads=3)
+    plain, seated = (llama_server.command(NEW, spec, 0, seat) for seat in (None, over_two))
+    added = ("--device", "Vulkan0,Vulkan1", "--split-mode", "tensor", "--tensor-split", "3,1", "--jinja")
+    assert seated[-7:] == added and pairs(seated)["--threads"] == "3"
+    assert pairs(plain).keys() == pairs(seated).keys() - {"--device", "--split-mode", "--tensor-split"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"placement": "split", "extra_args": ("-ts", "1,1")}, "-ts and placement split both say where"),
+        ({"placement": "split-tensor"}, "this llama-server does not take --split-mode tensor: take"),
+    ],
+)
+def test_a_placement_that_this_build_cannot_have_is_refused(fields: Any, says: str) -> None:
+    card = Device(name="CUDA0", description="", total_bytes=1, free_bytes=1)
+    build = msgspec.structs.replace(OLD, devices=(card,))
+    with pytest.raises(LabError, match=says):
+        llama_server.check_placement(build, FleetSpec(model="m", **fields))
+    llama_server.check_placement(build, FleetSpec(model="m", placement="split-row"))
+    llama_server.check_placement(build, FleetSpec(model="m", extra_args=("-ts", "1,1")))
+    for devices, why in ((None, "it has no --list-devices"), ((), "can use no card")):
+        with pytest.raises(LabError, match=why):
+            other = msgspec.structs.replace(OLD, devices=devices)
+            llama_server.check_placement(other, FleetSpec(model="m", placement="spread"))
 
 
 # --- what is refused ----------------------------------------------------------------------------

@@ -116,6 +116,7 @@ async def test_no_answer_yet_says_so_and_for_how_long(monkeypatch: pytest.Monkey
     assert poller.latest.gpu_reason == "the driver has not answered yet"
     monkeypatch.setattr(polling, "STALE_S", 0.2)
     assert poller.latest.host.memory_total_bytes
+    assert (await poller.answered()).gpus == ()
     await until(lambda: poller.latest.gpu_reason == "the driver has not answered yet for 0 s")
     cards.go_on.set()
     await poller.stop()
@@ -126,7 +127,7 @@ def test_what_an_instance_holds_on_which_cards() -> None:
     reading = Reading(host=host, vram_by_card={7: {2: 10, 0: 5}})
     view = InstanceView(index=0, state=InstanceState.READY, port=9000, slots=4, pid=7)
     found = reading.with_memory(view)
-    assert (found.vram_bytes, found.vram_by_gpu, found.gpu) == (15, {2: 10, 0: 5}, "0,2")
+    assert (found.vram_bytes, found.vram_by_gpu, found.gpu) == (15, {2: 10, 0: 5}, "0+2")
     pinned = reading.with_memory(msgspec.structs.replace(view, gpu="3", pid=8))
     assert (pinned.vram_bytes, pinned.vram_by_gpu, pinned.gpu) == (None, {}, "3")
 

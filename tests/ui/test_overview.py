@@ -105,7 +105,7 @@ async def test_fourteen_cards_on_a_small_screen() -> None:
 
 
 async def test_zoom_tells_all_of_a_card() -> None:
-    split = instance(0, vram_bytes=5 * G, vram_by_gpu={1: 3 * G, 2: 2 * G}, gpu="1,2")
+    split = instance(0, vram_bytes=5 * G, vram_by_gpu={1: 3 * G, 2: 2 * G}, gpu="1+2")
     async with lab(FakeClient(snapshot(gpus=cards(14), instances=(split,)))) as shown:
         await shown.press("3", "z")
         await until(lambda: any("clock 1755/1980 MHz" in row for row in shown.overview.gpus.plain))
@@ -120,7 +120,7 @@ async def test_zoom_tells_all_of_a_card() -> None:
         assert text.count("fan") == 1  # for all of them once
         assert "no card tells fan (not supported by this card)" in text
         await shown.press("1", "z")
-        assert " 5.0G " in shown.overview.instances.plain[1] and " 1,2" in shown.overview.instances.plain[1]
+        assert " 5.0G " in shown.overview.instances.plain[1] and " 1+2" in shown.overview.instances.plain[1]
         await shown.press("enter")
         await until(lambda: "VRAM 5.0G (GPU 1 3.0G, GPU 2 2.0G)" in shown_on(shown))
 

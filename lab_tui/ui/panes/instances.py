@@ -40,6 +40,14 @@ def _memory(view: InstanceView) -> str:
     return fmt.size(_memory_bytes(view))
 
 
+def _gpu(view: InstanceView) -> str:
+    """Its cards; several in a row as their ends."""
+    cards = (view.gpu or fmt.UNKNOWN).split("+")
+    if len(cards) > 2 and cards == [str(n) for n in range(int(cards[0]), int(cards[-1]) + 1)]:
+        return f"{cards[0]}-{cards[-1]}"
+    return "+".join(cards)
+
+
 def _most_first(value: float | None) -> float:
     """Its rank where the largest stand at the top, and what is not known at the end."""
     return 1.0 if value is None else -value
@@ -58,7 +66,8 @@ COLUMNS = (
     Column("QUEUE", 5, 4, lambda view: fmt.count(view.queue)),
     Column("VRAM/RSS", 8, 5, _memory),
     Column("UP", 6, 3, _up),
-    Column("GPU", 4, 6, lambda view: view.gpu or fmt.UNKNOWN),
+    Column("GPU", 4, 6, lambda view: fmt.clip(_gpu(view), 4)),
+    Column("CORES", 8, 6, lambda view: fmt.clip(view.cores or fmt.UNKNOWN, 8)),
     Column("RSS", 6, 7, lambda view: fmt.size(view.rss_bytes)),
     Column("RESTARTS", 8, 8, lambda view: str(view.restarts)),
     Column("PID", 8, 9, lambda view: fmt.UNKNOWN if view.pid is None else str(view.pid)),
@@ -86,11 +95,15 @@ SPACE = 1
 RICH = 7  # columns of a higher rank only come when the sparkline has all the room it needs
 
 
-def chosen(width: int) -> tuple[tuple[Column, ...], int]:
-    """The columns that fit into ``width`` and what is left for the sparkline (0: none)."""
+def chosen(width: int, *, pinned: bool = False) -> tuple[tuple[Column, ...], int]:
+    """The columns that fit into ``width`` and what is left for the sparkline (0: none).
+
+    ``pinned``: whether an instance has cores of its own.
+    """
     columns: list[Column] = []
     left = width - HEAD_WIDTH
-    for column in sorted(COLUMNS, key=lambda column: column.rank):
+    offered = (column for column in COLUMNS if pinned or column.title != "CORES")
+    for column in sorted(offered, key=lambda column: column.rank):
         need = column.width + SPACE
         spare = 48 if column.rank >= RICH else SPARK_MIN + SPACE if column.rank > 3 else 0
         if left - need < spare:
@@ -107,7 +120,7 @@ def lines(
     """Lines and their keys (the index of the instance), by one of SORTS, equal ones by number."""
     if not snapshot.instances:
         return first.steps(snapshot), []
-    columns, room = chosen(width)
+    columns, room = chosen(width, pinned=any(view.cores for view in snapshot.instances))
     now = int(snapshot.time)
     curves = {view.index: series.columns(f"tps.{view.index}", room, step, now) for view in snapshot.instances}
     top = max((sampled(curve) for curve in curves.values()), default=0.0)

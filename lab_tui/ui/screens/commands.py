@@ -28,9 +28,12 @@ def up_command(spec: FleetSpec) -> str:
         ("--api-key-file", spec.api_key_file, default.api_key_file),
         ("--ctx-per-slot", spec.ctx_per_slot, default.ctx_per_slot),
         ("--max-streams", spec.max_streams, default.max_streams),
+        ("--placement", spec.placement, default.placement),
     ):
         if value != usual:
             words += [option, str(value)]
+    if spec.cpu_pin:
+        words.append("--cpu-pin")
     if spec.insecure:
         words.append("--insecure")
     if spec.extra_args:
