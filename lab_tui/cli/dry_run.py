@@ -39,7 +39,7 @@ async def room_here(snapshot: Snapshot | None, reserve_gb: float) -> Room:
     from lab_tui.telemetry.cgroup import Limits
 
     gpus = snapshot.gpus if snapshot else await asyncio.to_thread(_cards)
-    held = {i.pid: i.vram_bytes for i in snapshot.instances if i.pid} if snapshot else {}
+    held = {i.pid: i.vram_by_gpu for i in snapshot.instances if i.pid} if snapshot else {}
     return measure_room(gpus, held, reserve_gb, Limits())
 
 
@@ -69,6 +69,11 @@ def text(found: Outline) -> str:
         f"free here        {memory(found.ram_free_bytes, found.vram_free_bytes or 0)} "
         f"beyond the {size(found.reserve_bytes)} left to the system",
     ]
+    if len(found.cards_free_bytes) > 1:
+        free = ", ".join(f"GPU {index} {size(left)}" for index, left in found.cards_free_bytes.items())
+        lines.append(f"on each card     {free}")
+    if found.placement:
+        lines.append(f"placement        {found.placement}")
     if found.fits:
         lines.append("all of it fits")
     else:

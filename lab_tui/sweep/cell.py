@@ -200,6 +200,7 @@ async def context(fleet: Fleet) -> dict[str, Any]:
     server, nginx = await fleet.find_parts()
     return {
         "commands": [list(instance.command) for instance in fleet.instances],
+        **_seats(fleet),
         "nginx_conf": fleet.front.config(),
         "versions": {
             "lab-tui": __version__,
@@ -208,6 +209,19 @@ async def context(fleet: Fleet) -> dict[str, Any]:
             "python": sys.version.split()[0],
         },
     }
+
+
+def _seats(fleet: Fleet) -> dict[str, Any]:
+    """Where each instance ran: its cards, the variables that show it those alone, its processors.
+
+    Nothing for a fleet that was given no place.
+    """
+    said = [
+        {"gpu": view.gpu, "environment": instance.seat.visible, "cores": view.cores}
+        for instance, view in zip(fleet.instances, fleet.views(), strict=True)
+    ]
+    given = any(seat["gpu"] or seat["cores"] for seat in said)
+    return {"seats": said} if given else {}
 
 
 def model_identity(path: Path) -> dict[str, Any]:

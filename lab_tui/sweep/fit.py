@@ -15,8 +15,10 @@ import msgspec
 import psutil
 
 from lab_tui.model import CellStatus, CellView, Data, FleetSpec, GpuReading, LabError, ModelFile
+from lab_tui.serving import placement
+from lab_tui.serving.cards import Card, Own, free_bytes
 from lab_tui.serving.fleet import Fleet
-from lab_tui.serving.llama_server import MAX_INSTANCES
+from lab_tui.serving.llama_server import MAX_INSTANCES, PLACING
 from lab_tui.serving.memory import Estimate, estimate
 from lab_tui.serving.models import walk
 from lab_tui.serving.shape import Shape, read_shape
@@ -41,8 +43,14 @@ class Room(Data, frozen=True, kw_only=True):
     """What a fleet may take: free, or held by the instances that it replaces, beyond the reserve."""
 
     ram_bytes: int
-    vram_bytes: int | None  # of all cards together; None: there is none with memory of its own
-    reserve_bytes: int
+    reserve_bytes: int  # left to the system, and on every card
+    cards: tuple[Card, ...] = ()  # with memory of their own, each beyond the reserve
+    by_card: bool = True  # whether instances can be given cards; else llama-server lays each over all of them
+
+    @property
+    def vram_bytes(self) -> int | None:
+        """Of all cards together; None: there is none with memory of its own."""
+        return sum(max(0, card.free_bytes) for card in self.cards) if self.cards else None
 
 
 def correction(cells: Sequence[CellView]) -> Taken | None:
@@ -65,20 +73,38 @@ def corrected(spec: FleetSpec, shape: Shape, room: Room, taken: Taken | None) ->
     )
 
 
-def problem(need: Estimate, room: Room) -> str:
-    """Why a fleet does not fit, with the figures; "" when it does."""
+def placing(spec: FleetSpec) -> str:
+    """The placement that counts: where llama-server's own arguments say it, it is a split as a rule."""
+    said = any(word in PLACING for word in spec.extra_args)
+    return placement.SPLIT if said and spec.placement == placement.AUTO else spec.placement
+
+
+def problem(need: Estimate, room: Room, way: str = placement.AUTO) -> str:
+    """Why a fleet does not fit, with the figures; "" when it does. ``way``: its placement."""
     who = f"{need.instances} instances need" if need.instances > 1 else "1 instance needs"
-    places = (
-        (need.ram_total_bytes, room.ram_bytes, ""),
-        (need.vram_total_bytes, room.vram_bytes or 0, " on the GPU"),
-    )
-    for total, free, where in places:
-        if total and total > free:
-            return (
-                f"{NO_ROOM}{who} {size(total)}{where}, {size(max(0, free))} are free "
-                f"beyond the {size(room.reserve_bytes)} left to the system"
-            )
+    if need.ram_total_bytes > room.ram_bytes:
+        return (
+            f"{NO_ROOM}{who} {size(need.ram_total_bytes)}, {size(max(0, room.ram_bytes))} are free "
+            f"beyond the {size(room.reserve_bytes)} left to the system"
+        )
+    if need.vram_bytes and len(room.cards) == 1 and need.vram_total_bytes > room.cards[0].free_bytes:
+        return (
+            f"{NO_ROOM}{who} {size(need.vram_total_bytes)} on the GPU, {size(room.vram_bytes or 0)} are free "
+            f"beyond the {size(room.reserve_bytes)} left to the system"
+        )
+    try:
+        seats(need, room, way)
+    except LabError as error:
+        return f"{NO_ROOM}{error.message}"
     return ""
+
+
+def seats(need: Estimate, room: Room, way: str) -> list[placement.Seat]:
+    """Where the instances of a fleet would be. Raises LabError when one fits nowhere."""
+    if not need.vram_bytes or not room.cards:
+        return []
+    way = way if room.by_card else placement.SPLIT
+    return placement.on_cards(way, need, room.cards, need.instances, reserve_bytes=room.reserve_bytes)
 
 
 def fitted(model: ModelFile, spec: FleetSpec, room: Room) -> ModelFile:
@@ -89,8 +115,9 @@ def fitted(model: ModelFile, spec: FleetSpec, room: Room) -> ModelFile:
     need = corrected(spec, read_shape(model.path), room, None)
     one = msgspec.structs.replace(need, instances=1)
     counts = range(MAX_INSTANCES, 0, -1)
-    fits = next((n for n in counts if not problem(msgspec.structs.replace(need, instances=n), room)), 0)
-    return msgspec.structs.replace(model, fits=fits, misfit=problem(one, room))
+    fleets = (msgspec.structs.replace(need, instances=n) for n in counts)
+    fits = next((fleet.instances for fleet in fleets if not problem(fleet, room, placing(spec))), 0)
+    return msgspec.structs.replace(model, fits=fits, misfit=problem(one, room, placing(spec)))
 
 
 def fitting(spec: FleetSpec, room: Room) -> Iterator[ModelFile]:
@@ -108,26 +135,30 @@ def size(count: int) -> str:
 
 
 def measure_room(
-    gpus: Sequence[GpuReading], held: Mapping[int, int | None], reserve_gb: float, limits: Limits
+    gpus: Sequence[GpuReading],
+    held: Mapping[int, Mapping[int, int]],
+    reserve_gb: float,
+    limits: Limits,
+    usable: Sequence[Card] | None = None,
 ) -> Room:
-    """What is free now. ``held``: the processes whose memory comes free, with their bytes on the cards.
+    """What is free now. ``held``: the processes whose memory comes free, with their bytes by card.
 
-    A process whose bytes on the cards are not told counts as holding none.
+    A process whose bytes on the cards are not told counts as holding none. ``usable`` are the cards that
+    the llama-server in use says it can use; None: it does not say, so they are all.
     """
     reserve = int(reserve_gb * GB)
     free = psutil.virtual_memory().available
     limited = limits.memory_available()
     free = free if limited is None else min(free, limited)
     own = [gpu for gpu in gpus if "memory" not in gpu.missing]  # a unified card's memory is the system's
-    vram = [
-        gpu.memory_total_bytes - gpu.memory_used_bytes
-        for gpu in own
-        if gpu.memory_total_bytes is not None and gpu.memory_used_bytes is not None
-    ]
+    ours = [Own(told=by_card) for by_card in held.values()]
+    frees = [(gpu.index, free_bytes(gpu, ours)) for gpu in own]
+    every = tuple(Card(index=n, free_bytes=left - reserve) for n, left in frees if left is not None)
+    unified = {gpu.index for gpu in gpus} - {gpu.index for gpu in own}
     return Room(
         ram_bytes=free + sum(map(private_bytes, held)) - reserve,
-        vram_bytes=sum(vram) + sum(size or 0 for size in held.values()) - reserve if vram else None,
         reserve_bytes=reserve,
+        cards=every if usable is None else tuple(c for c in usable if c.index not in unified),
     )
 
 
@@ -154,7 +185,10 @@ class Fit:
 
     async def refusal(self, spec: FleetSpec, cells: Sequence[CellView]) -> str:
         """Why ``spec`` cannot run, from all that ``cells`` have taught; "" when it can."""
-        return await asyncio.to_thread(self._refusal, spec, self.room(), correction(cells))
+        taken = correction(cells)
+        if taken is not None:
+            self._fleet.learn(spec.model, taken.vram_offset_bytes)
+        return await asyncio.to_thread(self._refusal, spec, self.room(), taken)
 
     async def come_back(self, cells: Sequence[CellView]) -> list[int]:
         """The cells left out for memory that fit by what is known now."""
@@ -177,22 +211,30 @@ class Fit:
         vram = self._reading().vram_by_pid
         room = self.room()
         taken = await asyncio.to_thread(_taken, spec, pids, vram, room)
-        return {"memory": msgspec.to_builtins(taken)} if taken else {}
+        if taken is None:
+            return {}
+        self._fleet.learn(spec.model, taken.vram_offset_bytes)
+        return {"memory": msgspec.to_builtins(taken)}
 
     def _refusal(self, spec: FleetSpec, room: Room, taken: Taken | None) -> str:
         try:
             shape = read_shape(spec.model)
         except LabError:
             return ""  # the model cannot be read: its start says so, and fails the cell
-        return problem(corrected(spec, shape, room, taken), room)
+        return problem(corrected(spec, shape, room, taken), room, placing(spec))
 
-    def _held(self) -> dict[int, int | None]:
-        vram = self._reading().vram_by_pid
-        return {view.pid: vram.get(view.pid) for view in self._fleet.views() if view.pid}
+    def _held(self) -> dict[int, dict[int, int]]:
+        vram = self._reading().vram_by_card
+        return {view.pid: vram.get(view.pid, {}) for view in self._fleet.views() if view.pid}
 
     def room(self) -> Room:
         """What is free now, with what the fleet holds."""
-        return measure_room(self._reading().gpus, self._held(), self._reserve_gb, self._limits)
+        read = self._reading()
+        found = self._fleet.usable_cards(read)
+        known = found.cards if found is not None and (found.cards or found.no_card) else None
+        room = measure_room(read.gpus, self._held(), self._reserve_gb, self._limits, known)
+        by_itself = found is not None and known is None
+        return msgspec.structs.replace(room, by_card=False) if by_itself else room
 
 
 def _taken(spec: FleetSpec, pids: Sequence[int], vram: Mapping[int, int], room: Room) -> Taken | None:

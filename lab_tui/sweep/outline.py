@@ -11,24 +11,26 @@ from lab_tui.model import CellStatus, CellView, FleetSpec, Outline, SweepSpec, S
 from lab_tui.serving import llama_server
 from lab_tui.serving.memory import Estimate
 from lab_tui.serving.parts import LlamaServer
+from lab_tui.serving.placement import AUTO, Seat, words
 from lab_tui.serving.shape import read_shape
 from lab_tui.store.store import StoredSweep
 from lab_tui.sweep import confirm, course, space, summary
 from lab_tui.sweep.adaptive import most_cells
-from lab_tui.sweep.fit import Room, corrected, problem
+from lab_tui.sweep.fit import Room, corrected, placing, problem, seats
 from lab_tui.sweep.strategy import strategy
 
 
 async def look_ahead(spec: SweepSpec, room: Room, server: Callable[[], Awaitable[LlamaServer]]) -> Outline:
     """The outline of ``spec`` as it was asked for, checked as the queue would check it. Raises LabError.
 
-    ``server`` gives the llama-server build; it is asked only where arguments of it are given.
+    ``server`` gives the llama-server build; it is asked only where arguments or places are given.
     """
     space.check(spec)
     strategy(spec.strategy)
     course.check_budget(spec)
     llama_server.check_spec(spec.fleet)
-    if spec.fleet.extra_args or any(name.startswith(space.ARG) for name in spec.axes):
+    asked = any(name in ("placement", "cpu-pin") or name.startswith(space.ARG) for name in spec.axes)
+    if asked or spec.fleet.extra_args or spec.fleet.placement != AUTO or spec.fleet.cpu_pin:
         build = await server()
         llama_server.check_extra_args(build, spec.fleet.extra_args)
         space.check_arguments(build, spec)
@@ -45,7 +47,7 @@ def outline(spec: SweepSpec, room: Room) -> Outline:
         key = msgspec.json.encode(cell.fleet)
         if key not in needs:
             need = corrected(cell.fleet, shape, room, None)
-            needs[key] = (cell.fleet, need, problem(need, room))
+            needs[key] = (cell.fleet, need, problem(need, room, placing(cell.fleet)))
         why = needs[key][2]
         status = CellStatus.SKIPPED if why else CellStatus.PENDING
         views.append(CellView(index=index, cell=cell, status=status, reason=why))
@@ -72,7 +74,18 @@ def outline(spec: SweepSpec, room: Room) -> Outline:
         reserve_bytes=room.reserve_bytes,
         fits=not reason,
         reason=reason,
+        cards_free_bytes={card.index: max(0, card.free_bytes) for card in room.cards},
+        placement=_placement(largest, most, room, reason),
     )
+
+
+def _placement(fleet: FleetSpec, need: Estimate, room: Room, reason: str) -> str:
+    """Where the instances of a fleet would run; "" where they are given no place, or have none."""
+    if reason or not room.by_card:
+        return ""
+    cards = [] if placing(fleet) != fleet.placement else seats(need, room, fleet.placement)
+    pinned = Seat(threads=fleet.threads) if fleet.cpu_pin else Seat()
+    return words([*cards, pinned])
 
 
 def _search_starts(spec: SweepSpec, views: list[CellView], most_instances: int) -> int:

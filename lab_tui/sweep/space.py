@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from lab_tui.model import AxisValue, Cell, Data, FleetSpec, LabError, SweepSpec, WindowSpec, Workload
-from lab_tui.serving.llama_server import SPARE_HTTP_THREADS, check_extra_args
+from lab_tui.serving import placement
+from lab_tui.serving.cores import read_cores
+from lab_tui.serving.llama_server import SPARE_HTTP_THREADS, check_extra_args, check_placement
 from lab_tui.serving.parts import LlamaServer
 
 MAX_CELLS = 10_000  # more are run only when they are asked for
@@ -26,6 +28,8 @@ class Axis(Data, frozen=True, kw_only=True):
     low: int = 0
     high: int = 0
     words: tuple[str, ...] = ()
+    also: str = ""  # a pattern of what it takes beside the words
+    otherwise: str = ""  # what that is, for a person
     free: bool = False  # any text: llama-server knows what it means
     apply: Callable[[Cell, AxisValue], Cell]
 
@@ -34,8 +38,8 @@ class Axis(Data, frozen=True, kw_only=True):
         if self.free:
             return int(text) if re.fullmatch(r"0|[1-9]\d{0,17}", text) else text
         if self.words:
-            if text not in self.words:
-                raise LabError(f"axis {name}: {text!r} is not one of {', '.join(self.words)}")
+            if text not in self.words and not (self.also and re.fullmatch(self.also, text)):
+                raise LabError(f"axis {name}: {text!r} is not one of {', '.join(self.words)}", self.otherwise)
             return text
         if not re.fullmatch(r"-?\d{1,18}", text):
             raise LabError(f"axis {name}: {text!r} is not a number", f"give {name}=1,2,4")
@@ -63,6 +67,19 @@ def _output_tokens(cell: Cell, value: AxisValue) -> Cell:
 
 def _kv_unified(cell: Cell, value: AxisValue) -> Cell:
     return _with(cell, "kv_unified", value == "on")
+
+
+def _cpu_pin(cell: Cell, value: AxisValue) -> Cell:
+    return _with(cell, "cpu_pin", value == "on")
+
+
+def _placement(cell: Cell, value: AxisValue) -> Cell:
+    return _with(cell, "placement", placed(value))
+
+
+def placed(value: AxisValue) -> str:
+    """A placement as FleetSpec has it; on an axis commas part values, so its cards are joined by ``+``."""
+    return str(value).replace("+", ",")
 
 
 def _argument(flag: str) -> Callable[[Cell, AxisValue], Cell]:
@@ -97,6 +114,13 @@ AXES: dict[str, Axis] = {
     "cache-type-v": Axis(words=CACHE_TYPES, apply=_fleet("cache_type_v")),
     "kv-unified": Axis(words=("on", "off"), apply=_kv_unified),
     "gpu-layers": Axis(low=0, high=9999, apply=_fleet("gpu_layers")),
+    "placement": Axis(
+        words=placement.WORDS,
+        also=r"\d{1,4}(\+\d{1,4})*",
+        otherwise="or the card of each instance: 0+1+1",
+        apply=_placement,
+    ),
+    "cpu-pin": Axis(words=("on", "off"), apply=_cpu_pin),
     "parallel": Axis(low=1, high=256, apply=_fleet("parallel")),
     "instances": Axis(low=1, high=64, apply=_fleet("instances")),
     "balancing": Axis(words=("round_robin", "least_conn"), apply=_fleet("balancing")),
@@ -195,6 +219,8 @@ def parse_axes(texts: Iterable[str]) -> dict[str, tuple[AxisValue, ...]]:
 def check(spec: SweepSpec) -> None:
     """Raise LabError when the axes of a spec are unknown, out of range or too many cells."""
     checked = parse_axes(f"{name}={','.join(map(str, values))}" for name, values in spec.axes.items())
+    for value in spec.axes.get("placement", (spec.fleet.placement,)):
+        placement.check(placed(value), _most(spec, "instances", spec.fleet.instances))
     count = count_cells(spec)
     if count > MOST_CELLS:
         raise LabError(f"{count:,} cells are more than {MOST_CELLS:,}", "give fewer values on the axes")
@@ -210,7 +236,14 @@ def check(spec: SweepSpec) -> None:
 
 
 def check_arguments(build: LlamaServer, spec: SweepSpec) -> None:
-    """Raise LabError when ``build`` does not take the arguments that vary, or takes them without a value."""
+    """Raise LabError when ``build`` does not take the arguments that vary, or takes them without a value.
+
+    So too when it cannot place instances as asked, or this system pins none to cores.
+    """
+    for value in spec.axes.get("placement", (spec.fleet.placement,)):
+        check_placement(build, msgspec.structs.replace(spec.fleet, placement=placed(value)))
+    if spec.fleet.cpu_pin or "on" in spec.axes.get("cpu-pin", ()):
+        read_cores()
     for name in spec.axes:
         if not name.startswith(ARG):
             continue

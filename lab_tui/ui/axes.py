@@ -35,6 +35,8 @@ AXES = (
     Shown("cache-type-v", "V cache", "f16,q8_0,q4_0"),
     Shown("kv-unified", "unified KV", "on,off"),
     Shown("gpu-layers", "GPU layers", "0,16,99"),
+    Shown("placement", "placement", "spread,pack,split,0+1+1"),
+    Shown("cpu-pin", "CPU pinning", "on,off: cores of its own"),
     Shown("balancing", "balancing", "round_robin,least_conn"),
     Shown("output-tokens", "answer lengths", "tokens, as an axis"),
 )
@@ -62,7 +64,7 @@ def usual(name: str, fleet: FleetSpec) -> str:
     value = getattr(fleet, name.replace("-", "_"), None)
     if isinstance(value, bool):
         return "on" if value else "off"
-    return "" if value is None else str(value)
+    return "" if value is None else str(value).replace(",", "+")
 
 
 def parse_values(name: str, text: str) -> tuple[AxisValue, ...]:
@@ -129,5 +131,6 @@ def field_of(message: str) -> str:
         "llama-server": "arguments",
         "base-port ": "base_port",
         "front-port ": "front_port",
+        "placement ": "placement",
     }
     return next((field for start, field in starts.items() if message.startswith(start)), "")

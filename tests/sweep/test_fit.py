@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from lab_tui.model import Cell, CellStatus, CellView, FleetSpec, GpuReading, HostReading, ModelFile, Workload
+from lab_tui.serving.cards import Card
 from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.memory import estimate
 from lab_tui.serving.shape import Shape, read_shape
@@ -39,10 +40,15 @@ EMPTY = Shape(
 
 
 def room(ram: float, vram: float | None = None) -> Room:
+    return cards_of(ram, *(() if vram is None else (vram,)))
+
+
+def cards_of(ram: float, *vram: float, by_card: bool = True) -> Room:
     return Room(
         ram_bytes=int(ram * GB),
-        vram_bytes=None if vram is None else int(vram * GB),
         reserve_bytes=int(1.5 * GB),
+        cards=tuple(Card(index=n, free_bytes=int(size * GB)) for n, size in enumerate(vram)),
+        by_card=by_card,
     )
 
 
@@ -75,6 +81,23 @@ def test_what_does_not_fit_is_said_with_its_figures() -> None:
         "beyond the 1.5 GB left to the system"
     )
     assert "need 2.0 GB, 1.0 GB" in fit.problem(need(4, 0.5, vram=6.0), room(1.0, 64.0))
+
+
+def test_instances_fit_by_card_and_by_placement() -> None:
+    """Fourteen cards of 24 GB are no room for sixteen instances of 20 GB, though their sum is."""
+    fourteen = cards_of(99.0, *[22.5] * 14)
+    assert fit.problem(need(14, 0.1, vram=20.0), fourteen) == ""
+    said = fit.problem(need(15, 0.1, vram=20.0), fourteen)
+    assert said.startswith("does not fit: instance 14 needs 20.0 GB on one card, free beyond the 1.5 GB")
+    assert said.endswith("GPU 12 2.5 GB, GPU 13 2.5 GB")
+    assert fit.problem(need(1, 0.1, vram=40.0), fourteen) == ""  # over all of them
+    assert "needs 40.0 GB on one card" in fit.problem(need(1, 0.1, vram=40.0), fourteen, "spread")
+    assert "needs 20.0 GB on one card" in fit.problem(need(2, 0.1, vram=20.0), fourteen, "0,0")
+    assert "placement 0,1 has no card for instance 2" in fit.problem(need(3, 0.1, vram=1.0), fourteen, "0,1")
+    # A build that can be given no card lays each instance over all of them itself.
+    itself = cards_of(99.0, *[22.5] * 14, by_card=False)
+    assert "over all cards" in fit.problem(need(16, 0.1, vram=20.0), itself, "auto")
+    assert fit.problem(need(2, 0.1, vram=40.0), itself, "auto") == ""
 
 
 def measured(index: int, started: float, taken: Taken | None) -> CellView:
@@ -122,10 +145,13 @@ def card(index: int, total: float | None, used: float | None, **missing: str) ->
 
 def test_room_on_the_cards_is_what_is_free_and_what_our_own_hold() -> None:
     cards = (card(0, 24.0, 20.0), card(1, 24.0, 2.0), card(2, None, None, memory_used_bytes="lost"))
-    assert fit.measure_room(cards, {}, 1.5, NO_LIMITS).vram_bytes == 24.5 * GB
+    free = fit.measure_room(cards, {}, 1.5, NO_LIMITS)
+    assert [c.free_bytes / GB for c in free.cards] == [2.5, 20.5] and free.vram_bytes == 23 * GB
     gone = 2**22 + 1  # no pid: it holds no RAM, and on the cards what the driver says
-    assert fit.measure_room(cards, {gone: 3 * GB}, 1.5, NO_LIMITS).vram_bytes == 27.5 * GB
-    assert fit.measure_room(cards, {gone: None}, 1.5, NO_LIMITS).vram_bytes == 24.5 * GB
+    assert fit.measure_room(cards, {gone: {0: 3 * GB}}, 1.5, NO_LIMITS).vram_bytes == 26 * GB
+    assert fit.measure_room(cards, {gone: {}}, 1.5, NO_LIMITS).vram_bytes == 23 * GB
+    assert fit.measure_room(cards, {}, 1.5, NO_LIMITS, ()).vram_bytes is None  # a build for processors
+    assert fit.measure_room(cards, {}, 1.5, NO_LIMITS, free.cards[:1]).vram_bytes == 2.5 * GB
     unified = card(0, 128.0, 20.0, memory="unified: this is the system's memory")
     assert fit.measure_room((unified,), {}, 1.5, NO_LIMITS).vram_bytes is None
     assert fit.measure_room((), {}, 1.5, NO_LIMITS).vram_bytes is None
@@ -136,7 +162,7 @@ def test_room_in_ram_is_the_tightest_limit(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     assert fit.measure_room((), {}, 1.5, NO_LIMITS).ram_bytes == 28.5 * GB
     monkeypatch.setattr(fit, "private_bytes", lambda pid: pid * GB)
-    assert fit.measure_room((), {1: None, 2: None}, 0.0, NO_LIMITS).ram_bytes == 33 * GB
+    assert fit.measure_room((), {1: {}, 2: {}}, 0.0, NO_LIMITS).ram_bytes == 33 * GB
     (tmp_path / "own").write_text("0::/box\n")
     group = tmp_path / "cgroup" / "box"
     group.mkdir(parents=True)
@@ -178,14 +204,17 @@ async def test_cards_tell_what_an_instance_holds(fleet: Fleet, model: Path) -> N
     (view,) = fleet.views()
     assert view.pid is not None
     reading = Reading(
-        host=HostReading(name="here", cores=2), gpus=(card(0, 24.0, 3.0),), vram_by_pid={view.pid: 2 * GB}
+        host=HostReading(name="here", cores=2),
+        gpus=(card(0, 24.0, 3.0),),
+        vram_by_pid={view.pid: 2 * GB},
+        vram_by_card={view.pid: {0: 2 * GB}},
     )
     asked = Fit(fleet, lambda: reading, 1.5)
     assert asked.room().vram_bytes == 21.5 * GB
     kept = (await asked.taken(spec))["memory"]
     assert kept["on_gpu"] and kept["vram_bytes"] == 2 * GB
     assert kept["vram_offset_bytes"] == 2 * GB - estimate(spec, read_shape(model), gpu=True).vram_bytes
-    nobody = replace(reading, vram_by_pid={})
+    nobody = replace(reading, vram_by_pid={}, vram_by_card={})
     kept = (await Fit(fleet, lambda: nobody, 1.5).taken(spec))["memory"]
     assert not kept["on_gpu"]  # it has not loaded the driver: a build for CPUs
 

@@ -399,7 +399,7 @@ async def test_cells_that_do_not_fit_are_left_out_with_the_figures_and_come_back
     bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes first seems to need too much until an instance has shown that it does not."""
-    room = Room(ram_bytes=60_000_000, vram_bytes=None, reserve_bytes=1_500_000_000)
+    room = Room(ram_bytes=60_000_000, reserve_bytes=1_500_000_000)
     monkeypatch.setattr("lab_tui.sweep.fit.measure_room", lambda *_: room)
     less = Taken(
         on_gpu=False, ram_bytes=1, ram_offset_bytes=-70_000_000, vram_bytes=None, vram_offset_bytes=0
@@ -429,7 +429,7 @@ async def test_cells_that_do_not_fit_are_left_out_with_the_figures_and_come_back
 async def test_adaptive_searches_among_what_fits(
     bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = Room(ram_bytes=60_000_000, vram_bytes=None, reserve_bytes=0)
+    room = Room(ram_bytes=60_000_000, reserve_bytes=0)
     monkeypatch.setattr("lab_tui.sweep.fit.measure_room", lambda *_: room)
     queue = await bench.queue(fleet)
     large: Axes = {"instances": (1, 2, 4), "parallel": (1, 2, 64, 128), "ctx-per-slot": (8192,)}

@@ -37,6 +37,9 @@ FLEET = FleetSpec(model="/m.gguf")
         (["parallel=" + "9" * 5000], "axis parallel: '999"),
         (["parallel=08,8"], "axis parallel has a value twice"),
         ([""], "there is no axis ''"),
+        (["placement=near"], "axis placement: 'near' is not one of auto, spread, pack, split, split-row"),
+        (["placement=0;1"], "axis placement: '0;1' is not one of"),
+        (["cpu-pin=yes"], "axis cpu-pin: 'yes' is not one of on, off"),
         (["arg:poll=1"], "axis arg:poll: 'poll' is no argument of llama-server: write arg:--poll=0,50"),
         (["arg:=1"], "axis arg:: '' is no argument of llama-server"),
         (["arg:--poll="], "axis arg:--poll has an empty value"),
@@ -49,6 +52,18 @@ def test_what_is_wrong_with_which_axis(texts: list[str], says: str) -> None:
     with pytest.raises(LabError) as caught:
         space.parse_axes(texts)
     assert str(caught.value).startswith(says)
+
+
+def test_places_vary() -> None:
+    axes = space.parse_axes(["placement=pack,0+1+1,0", "cpu_pin=off,on", "instances=1"])
+    cells = space.cells(SweepSpec(name="x", fleet=FLEET, axes=axes))
+    found = [(cell.fleet.placement, cell.fleet.cpu_pin) for cell in cells]
+    assert found == [(way, pin) for way in ("pack", "0,1,1", "0") for pin in (False, True)]
+    assert space.label(cells[2]) == "1×4 c=1 placement=0+1+1 cpu-pin=off"
+    three = SweepSpec(name="x", fleet=FLEET, axes={**axes, "instances": (1, 3)})
+    with pytest.raises(LabError, match="placement 0 has no card for instance 1"):
+        space.check(three)
+    assert space.model_loads(three) == 6 * 3  # each place has a fleet of its own
 
 
 def test_axes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from rich.text import Text
 
@@ -191,9 +192,16 @@ def _measured_lines(view: CellView, result: Measurement) -> list[str]:
 
 
 def commands(view: CellView) -> list[str]:
-    """The command line of every instance, as a shell takes it."""
+    """The command line of every instance, kept to its cards and cores, as a shell takes it."""
     held = view.context.get("commands", [])
-    return [shlex.join(map(str, words)) for words in held]
+    seats = view.context.get("seats") or [{}] * len(held)
+    return [shlex.join([*_seated(seat), *map(str, words)]) for seat, words in zip(seats, held, strict=False)]
+
+
+def _seated(seat: dict[str, Any]) -> list[str]:
+    """What keeps a command to the cards and cores of a seat."""
+    words = [f"{name}={value}" for name, value in (seat.get("environment") or {}).items()]
+    return words + (["taskset", "-c", str(seat["cores"])] if seat.get("cores") else [])
 
 
 def broken(command: str, width: int) -> list[str]:
@@ -221,7 +229,7 @@ def ran_on(view: CellView, width: int) -> list[str]:
     for index, command in enumerate(commands(view)):
         lines += [f"# instance {index}", *broken(command, width), ""]
     for name, held in view.context.items():
-        if name == "commands":
+        if name in ("commands", "seats"):
             continue
         lines.append(f"# {name.replace('_', ' ')}")
         if isinstance(held, dict):

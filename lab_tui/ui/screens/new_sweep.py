@@ -192,6 +192,8 @@ def outline_text(found: Outline) -> Content:
             *((("  ● all of it fits", GOOD),) if found.fits else ()),
         ),
     ]
+    if found.placement:
+        lines.append(Content.styled(f"placed: {found.placement}", MUTED))
     if not found.fits:
         out = f"{fmt.plural(found.cells_too_large, 'cell')} left out: the largest {found.reason}"
         lines.append(Content.styled(f"! {out}", WARN))
