@@ -287,6 +287,11 @@ async def test_up_form() -> None:
         await shown.press("ctrl+s")
         await until(lambda: "whole number from 1 to 64" in said(form, "instances"))
         fill(form, instances="3")
+        fill(form, placement="0,1,2")
+        form.query_one("#cpu_pin", Checkbox).value = True
+        shown.client.refusal = LabError("placement 0,1,2: this llama-server can use no card", "auto")
+        await shown.press("ctrl+s")
+        await until(lambda: "can use no card" in said(form, "placement"))
         shown.client.refusal = LabError("model /m/a.gguf does not exist", "give another")
         await shown.press("ctrl+s")
         await until(lambda: "does not exist: give another" in said(form, "model"))
@@ -297,7 +302,8 @@ async def test_up_form() -> None:
         spec = shown.client.calls[-1][1]
         assert isinstance(spec, FleetSpec)
         assert (spec.model, spec.instances, spec.parallel) == ("/m/a.gguf", 3, 4)
-        await shown.says("lab-tui up -m /m/a.gguf -i 3 -p 4")
+        assert (spec.placement, spec.cpu_pin) == ("0,1,2", True)
+        await shown.says("lab-tui up -m /m/a.gguf -i 3 -p 4 --placement 0,1,2 --cpu-pin")
 
 
 # -- the model picker

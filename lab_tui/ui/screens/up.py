@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from textual import work
 from textual.widget import Widget
-from textual.widgets import Input
+from textual.widgets import Checkbox, Input
 
 from lab_tui import access, config
 from lab_tui.client import EngineClient
@@ -47,6 +47,9 @@ class UpForm(ModelForm[FleetSpec]):
         yield Field("first port", entry(usual.base_port, "base_port"), "each next instance one higher")
         yield Field("front port", entry(usual.front_port, "front_port"), "nginx: what clients use")
         yield Field("host", entry(usual.host, "host"), "0.0.0.0: for other machines too")
+        yield Field("placement", entry(usual.placement, "placement"), "auto, spread, pack, split")
+        pin = Checkbox("cores of its own for each", usual.cpu_pin, id="cpu_pin", compact=True)
+        yield Field("CPU pinning", pin)
 
     def on_mount(self) -> None:
         """Without a model in the settings, the engine knows one."""
@@ -84,6 +87,8 @@ class UpForm(ModelForm[FleetSpec]):
             base_port=self._number("base_port", "first port", 1, 65535),
             front_port=self._number("front_port", "front port", 1, 65535),
             host=self.text("host"),
+            placement=self.text("placement") or FleetSpec(model="").placement,
+            cpu_pin=self.query_one("#cpu_pin", Checkbox).value,
         )
         if not spec.model:
             raise Wrong("model", "model: nothing is given", "ctrl+o shows what there is")
