@@ -48,9 +48,11 @@ async def fleet_files(
     llama_server.check_spec(spec)
     server, nginx = await fleet.find_parts()
     llama_server.check_extra_args(server, spec.extra_args)
+    seats = await fleet.seats(spec)
     recipe = standalone.Recipe(
         origin=asked.origin,
         spec=spec,
+        seats=seats,
         server=server,
         nginx=nginx,
         ready_timeout_s=ready_timeout_s,

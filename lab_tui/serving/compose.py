@@ -10,8 +10,11 @@ from pathlib import Path
 
 import msgspec
 
+from lab_tui.model import LabError
+from lab_tui.serving.cores import span
 from lab_tui.serving.nginx_conf import KEYS_FILE
 from lab_tui.serving.parts import Nginx
+from lab_tui.serving.placement import Seat
 from lab_tui.serving.standalone import FOREGROUND, NAME, Recipe
 
 SERVER_IMAGE = "ghcr.io/ggml-org/llama.cpp:server"
@@ -56,7 +59,7 @@ INSTANCE = """\
   llama-{index}:
     <<: *instance
     command: {command}
-    healthcheck:
+{seat}    healthcheck:
       test: ["CMD", "curl", "-fs", "--noproxy", "127.0.0.1", "-o", "/dev/null", "http://127.0.0.1:{port}/health"]
       interval: 2s
       start_period: {timeout_s}s
@@ -64,7 +67,13 @@ INSTANCE = """\
 
 
 def compose(recipe: Recipe) -> dict[str, str]:
-    """One file, the configuration of nginx in it."""
+    """One file, the configuration of nginx in it. Raises LabError for cards that its images cannot use."""
+    for seat in recipe.seats:
+        if seat.cards and not (recipe.cuda and "CUDA_VISIBLE_DEVICES" in seat.visible):
+            raise LabError(
+                f"no image of compose can be kept to GPU {'+'.join(map(str, seat.cards))}",
+                "take --format sh or systemd",
+            )
     folder, name = _mounted(Path(recipe.spec.model))
     keyed = bool(recipe.spec.api_key_file)
     inside = msgspec.structs.replace(
@@ -81,6 +90,7 @@ def compose(recipe: Recipe) -> dict[str, str]:
             index=index,
             port=port,
             command=_list(inside.command(index)),
+            seat=_seated(inside.seat(index)),
             timeout_s=round(recipe.ready_timeout_s),
         )
         for index, port in enumerate(inside.ports)
@@ -111,6 +121,14 @@ def compose(recipe: Recipe) -> dict[str, str]:
         config="\n".join(f"      {line}".rstrip() for line in _dollars(inside.config()).splitlines()),
     )
     return {"compose.yaml": text}
+
+
+def _seated(seat: Seat) -> str:
+    """The lines that keep a container to the cards and cores of a seat; a UUID names a card in it as well."""
+    variables = ", ".join(f"{_text(name)}: {_text(value)}" for name, value in seat.visible.items())
+    lines = [f"    environment: {{{variables}}}\n"] if variables else []
+    lines += [f"    cpuset: {_text(span(seat.cpus))}\n"] if seat.cpus else []
+    return "".join(lines)
 
 
 def _mounted(model: Path) -> tuple[Path, Path]:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from lab_tui.model import Data, FleetSpec
 from lab_tui.serving import llama_server
+from lab_tui.serving.cores import span
 from lab_tui.serving.nginx_conf import KEYS_FILE, FrontSpec, config_text, files_needed, keys_command
 from lab_tui.serving.parts import LlamaServer, Nginx
+from lab_tui.serving.placement import Seat
 from lab_tui.text import printable
 
 NAME = "llama-fleet"
@@ -27,6 +29,7 @@ class Recipe(Data, frozen=True, kw_only=True):
     server: LlamaServer
     nginx: Nginx
     ready_timeout_s: float  # how long a model may take to load
+    seats: tuple[Seat, ...] = ()  # of each instance; empty: wherever the system puts them
     cuda: bool = False  # whether there are NVIDIA cards for containers to use
     keys_file: str = KEYS_FILE  # as nginx includes it: beside its configuration
 
@@ -62,7 +65,16 @@ class Recipe(Data, frozen=True, kw_only=True):
 
     def command(self, index: int) -> tuple[str, ...]:
         """The command line of an instance."""
-        return llama_server.command(self.server, self.spec, index)
+        return llama_server.command(self.server, self.spec, index, self.seat(index))
+
+    def seat(self, index: int) -> Seat:
+        """Where an instance runs."""
+        return self.seats[index] if self.seats else Seat()
+
+    @property
+    def placed(self) -> bool:
+        """Whether any instance is given cards or cores."""
+        return any(seat.visible or seat.devices or seat.cpus for seat in self.seats)
 
     def make_keys(self, to: str) -> str:
         """Shell that makes what nginx includes of the user's file of API keys; "" when none is asked for.
@@ -174,7 +186,8 @@ def script(recipe: Recipe) -> dict[str, str]:
     starts, waits, checks = [], [], []
     for index, port in enumerate(recipe.ports):
         name = f"instance {index}"
-        starts.append(f'{shlex.join(recipe.command(index))} >&2 &\npids="$pids $!" pid_{index}=$!')
+        words = (*_seated(recipe.seat(index)), *recipe.command(index))
+        starts.append(f'{shlex.join(words)} >&2 &\npids="$pids $!" pid_{index}=$!')
         waits.append(f'until_ready http://127.0.0.1:{port}/health "$pid_{index}" "{name}"')
         checks.append(_check(f"pid_{index}", name))
     checks.append(_check("pid_nginx", "nginx"))
@@ -197,6 +210,15 @@ def script(recipe: Recipe) -> dict[str, str]:
         url=shlex.quote(recipe.front.url),
     )
     return {f"{NAME}.sh": text}
+
+
+def _seated(seat: Seat) -> tuple[str, ...]:
+    """What keeps a command to the cards and cores of a seat; both become the command."""
+    cards = [f"{name}={value}" for name, value in seat.visible.items()]
+    return (
+        *(("env", *cards) if cards else ()),
+        *(("taskset", "-c", span(seat.cpus)) if seat.cpus else ()),
+    )
 
 
 def _check(variable: str, name: str) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
+from lab_tui.serving.cores import span
+from lab_tui.serving.placement import Seat
 from lab_tui.serving.standalone import FOREGROUND, NAME, Recipe
 
 CONFIG = f"{NAME}.nginx.conf"
 KEYS = f"{NAME}.keys.conf"
 FOLDER = "%E/systemd/user"
 STOP_S = 10  # how long an instance or nginx may take to end its streams
-# %i of the template is the port of the instance: all that differs between their command lines.
+# %i of the template is the port of the instance: all that differs between their command lines, unless
+# they are given cards or cores. Then each has a unit of its own, which systemd takes before a template.
 INSTANCE = """\
 # {title}
 [Unit]
@@ -20,7 +23,7 @@ PartOf={name}.target
 [Service]
 Type=exec
 WorkingDirectory=/
-ExecStart={command}
+{seat}ExecStart={command}
 ExecStartPost=/bin/sh -c {wait}
 TimeoutStartSec={timeout_s}
 TimeoutStopSec={stop_s}
@@ -46,7 +49,7 @@ Restart=on-failure
 """
 TARGET = """\
 # {title}
-# Put the four files into ~/.config/systemd/user, then:
+# Put these files into ~/.config/systemd/user, then:
 #   systemctl --user daemon-reload && systemctl --user enable --now {name}.target
 # To run without anybody logged in: loginctl enable-linger
 [Unit]
@@ -64,8 +67,8 @@ def systemd(recipe: Recipe) -> dict[str, str]:
     title = recipe.title
     keys = recipe.make_keys(f'"$0/{KEYS}"')
     units = " ".join(f"{NAME}@{port}.service" for port in recipe.ports)
-    server = _program(recipe.command(0))
-    server[server.index("--port") + 1] = "%i"
+    each = {f"{NAME}@{port}.service": index for index, port in enumerate(recipe.ports)}
+    servers = each if recipe.placed else {f"{NAME}@.service": 0}
     health = "http://127.0.0.1:%i/health"
     wait = (
         f"until curl -fs --noproxy 127.0.0.1 -o /dev/null {health} ||"
@@ -74,14 +77,18 @@ def systemd(recipe: Recipe) -> dict[str, str]:
     nginx = _program(recipe.nginx.command)
     nginx += ["-p", f"%t/{NAME}/", "-c", f"{FOLDER}/{CONFIG}", *map(word, FOREGROUND)]
     return {
-        f"{NAME}@.service": INSTANCE.format(
-            title=title,
-            name=NAME,
-            command=" ".join(server),
-            wait=f'"{wait}"',
-            timeout_s=round(recipe.ready_timeout_s),
-            stop_s=STOP_S,
-        ),
+        **{
+            unit: INSTANCE.format(
+                title=title,
+                name=NAME,
+                seat=_seated(recipe.seat(index)),
+                command=" ".join(_instance(recipe.command(index))),
+                wait=f'"{wait}"',
+                timeout_s=round(recipe.ready_timeout_s),
+                stop_s=STOP_S,
+            )
+            for unit, index in servers.items()
+        },
         f"{NAME}-front.service": FRONT.format(
             title=title,
             name=NAME,
@@ -100,6 +107,20 @@ def systemd(recipe: Recipe) -> dict[str, str]:
         ),
         CONFIG: f"# {title}\n{recipe.config()}",
     }
+
+
+def _instance(command: tuple[str, ...]) -> list[str]:
+    """The command of an instance, its port that of the unit."""
+    server = _program(command)
+    server[server.index("--port") + 1] = "%i"
+    return server
+
+
+def _seated(seat: Seat) -> str:
+    """The lines that keep a unit to the cards and cores of a seat."""
+    lines = [f"Environment={word(f'{name}={value}')}\n" for name, value in seat.visible.items()]
+    lines += [f"CPUAffinity={span(seat.cpus)}\n"] if seat.cpus else []
+    return "".join(lines)
 
 
 def _program(command: tuple[str, ...]) -> list[str]:

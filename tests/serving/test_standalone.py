@@ -19,10 +19,11 @@ import httpx
 import msgspec
 import pytest
 
-from lab_tui.model import FleetSpec
+from lab_tui.model import FleetSpec, LabError
 from lab_tui.serving import parts
 from lab_tui.serving.compose import compose
 from lab_tui.serving.parts import Found, LlamaServer, Nginx, parse_flags
+from lab_tui.serving.placement import Seat
 from lab_tui.serving.standalone import NAME, Recipe, as_one, nginx_conf, script
 from lab_tui.serving.units import systemd, word
 
@@ -47,6 +48,38 @@ SERVER = LlamaServer(
 NGINX = Nginx(command=("/usr/sbin/nginx",), source="PATH", version=(1, 29, 7))
 RECIPE = Recipe(origin="sweep 3, cell 7", spec=SPEC, server=SERVER, nginx=NGINX, ready_timeout_s=90.0)
 HARD = 'it\'s a "model" of 100% $HOME `date` \\ö'
+
+
+PLACED = msgspec.structs.replace(
+    RECIPE,
+    seats=tuple(
+        Seat(
+            cards=(n,),
+            visible={"CUDA_VISIBLE_DEVICES": f"GPU-{n}"},
+            cpus=(2 * n, 2 * n + 1),
+            split_mode="layer" if n == 2 else "",
+            shares=(3, 1) if n == 2 else (),
+        )
+        for n in range(3)
+    ),
+    cuda=True,
+)
+
+
+def test_what_is_exported_keeps_to_its_cards_and_cores() -> None:
+    text = script(PLACED)[f"{NAME}.sh"]
+    assert "\nenv CUDA_VISIBLE_DEVICES=GPU-1 taskset -c 2-3 /usr/bin/llama-server --model" in text
+    assert text.count("--split-mode layer --tensor-split 3,1") == 1
+    made = systemd(PLACED)
+    assert [name for name in made if "@" in name] == [f"{NAME}@{port}.service" for port in (9000, 9001, 9002)]
+    unit = made[f"{NAME}@9002.service"]
+    assert "Environment=CUDA_VISIBLE_DEVICES=GPU-2\nCPUAffinity=4-5\nExecStart=" in unit
+    assert "--port %i" in unit and "--tensor-split 3,1" in unit
+    assert "Environment" not in systemd(RECIPE)[f"{NAME}@.service"]
+    contained = compose(PLACED)["compose.yaml"]
+    assert '    environment: {"CUDA_VISIBLE_DEVICES": "GPU-1"}\n    cpuset: "2-3"\n' in contained
+    with pytest.raises(LabError, match="no image of compose can be kept to GPU 0"):
+        compose(msgspec.structs.replace(PLACED, cuda=False))
 
 
 @pytest.fixture
