@@ -28,7 +28,8 @@ def states(lab: Lab) -> list[str]:
 
 
 def test_a_fleet_from_up_to_down(lab: Lab) -> None:
-    done = lab.run("up", "-i", "2", "-p", "2")
+    pin = ("--cpu-pin",) if hasattr(os, "sched_setaffinity") else ()
+    done = lab.run("up", "-i", "2", "-p", "2", *pin)
     assert done.stdout == f"{lab.url}\n"
     status = lab.json("status")
     assert status["front"]["state"] == "ready"
@@ -36,8 +37,9 @@ def test_a_fleet_from_up_to_down(lab: Lab) -> None:
     assert [i["port"] for i in status["instances"]] == [lab.base_port, lab.base_port + 1]
     first = status["instances"][0]
     for key in ("index", "state", "reason", "port", "pid", "slots", "busy", "queue", "tps", "rss_bytes",
-                "vram_bytes", "gpu", "uptime_s", "command"):  # fmt: skip
+                "vram_bytes", "gpu", "cores", "uptime_s", "command"):  # fmt: skip
         assert key in first
+    assert first["gpu"] is None and bool(first["cores"]) == bool(pin)
     for flag in ("--threads-http", "--ctx-size", "--no-kv-unified", "--cache-ram", "--threads", "--metrics",
                  "--fit", "--parallel"):  # fmt: skip
         assert flag in first["command"]
@@ -55,6 +57,7 @@ def test_a_fleet_from_up_to_down(lab: Lab) -> None:
     text = lab.run("status").stdout
     assert "ready" in text
     assert str(lab.base_port) in text
+    assert bool(pin) == ("CORES" in text) and " GPU " not in text
 
     lab.run("down")
     assert lab.json("status")["instances"] == []
@@ -113,6 +116,7 @@ def test_down_with_nothing_running_says_so(lab: Lab) -> None:
         (("-p", "0"), "parallel is 0"),
         (("-p", "257"), "parallel is 257"),
         (("--base-port", "70000"), "base-port is 70000"),
+        (("--placement", "near"), "placement is 'near'"),
         (("--", "--no-such-flag"), "--no-such-flag"),
         (("--", "--port", "1"), "--port is set by lab-tui"),
     ],
