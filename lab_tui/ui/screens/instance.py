@@ -106,7 +106,8 @@ class InstanceScreen(LogCommands, FleetCommands):
         pid = fmt.UNKNOWN if view.pid is None else str(view.pid)
         rows = [
             _fact("state", (f"{look.glyph} {look.word}", look.style), (f"  {view.reason}", BAD)),
-            _fact("port", (str(view.port), STRONG), (f"  pid {pid}  {_place(view)}", "")),
+            _fact("port", (str(view.port), STRONG), (f"  pid {pid}  GPU {view.gpu or fmt.UNKNOWN}", "")),
+            *([_fact("cores", (view.cores, ""))] if view.cores else []),
             _fact("up", (fmt.duration(view.uptime_s), ""), (f"  {fmt.plural(view.restarts, 'restart')}", "")),
             _fact(
                 "memory",
@@ -167,11 +168,6 @@ class InstanceScreen(LogCommands, FleetCommands):
             self.copy(text, "the log" if log else "")
         else:
             self.status.say("nothing to copy here")
-
-
-def _place(view: InstanceView) -> str:
-    """Its cards, and its cores where it has some of its own."""
-    return f"GPU {view.gpu or fmt.UNKNOWN}" + (f"  cores {view.cores}" if view.cores else "")
 
 
 def _by_card(view: InstanceView) -> str:
