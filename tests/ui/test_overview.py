@@ -8,6 +8,7 @@ from textual.geometry import Region
 from textual.widget import Widget
 
 from lab_tui.model import FleetSpec, InstanceState, LabError, SweepStatus
+from lab_tui.ui.panes import instances
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.widgets import logtail
 from lab_tui.ui.widgets.header import HeaderLine
@@ -105,7 +106,7 @@ async def test_fourteen_cards_on_a_small_screen() -> None:
 
 
 async def test_zoom_tells_all_of_a_card() -> None:
-    split = instance(0, vram_bytes=5 * G, vram_by_gpu={1: 3 * G, 2: 2 * G}, gpu="1+2")
+    split = instance(0, vram_bytes=5 * G, vram_by_gpu={1: 3 * G, 2: 2 * G}, gpu="1+2", cores="0-7")
     async with lab(FakeClient(snapshot(gpus=cards(14), instances=(split,)))) as shown:
         await shown.press("3", "z")
         await until(lambda: any("clock 1755/1980 MHz" in row for row in shown.overview.gpus.plain))
@@ -123,6 +124,18 @@ async def test_zoom_tells_all_of_a_card() -> None:
         assert " 5.0G " in shown.overview.instances.plain[1] and " 1+2" in shown.overview.instances.plain[1]
         await shown.press("enter")
         await until(lambda: "VRAM 5.0G (GPU 1 3.0G, GPU 2 2.0G)" in shown_on(shown))
+        assert "GPU 1+2" in shown_on(shown) and "cores   0-7" in shown_on(shown)
+
+
+def test_cards_and_cores_have_a_column_where_there_is_room() -> None:
+    def titles(width: int, *, pinned: bool) -> list[str]:
+        return [column.title for column in instances.chosen(width, pinned=pinned)[0]]
+
+    assert "CORES" in titles(140, pinned=True) and "CORES" not in titles(140, pinned=False)
+    assert "GPU" in titles(78, pinned=True) and "CORES" not in titles(78, pinned=True)
+    shown = {text: instance(0, gpu=text) for text in ("0", "0+1", "0+1+2+3", "0+2+4")}
+    column = next(column for column in instances.COLUMNS if column.title == "GPU")
+    assert [column.text(view) for view in shown.values()] == ["0", "0+1", "0-3", "0+2…"]
 
 
 def shown_on(shown: Lab) -> str:

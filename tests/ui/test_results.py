@@ -190,6 +190,10 @@ def test_commands_can_be_pasted() -> None:
     pasted = "\n".join(lines[1 : lines.index("")])
     assert shlex.split(pasted.replace("\\\n", "")) == words
     assert all(len(line) <= 40 for line in lines)
+    seat = {"gpu": "1", "environment": {"CUDA_VISIBLE_DEVICES": "GPU-1"}, "cores": "0-3"}
+    placed = msgspec.structs.replace(view, context={"commands": [words], "seats": [seat]})
+    kept = shlex.split(results.commands(placed)[0])
+    assert kept == ["CUDA_VISIBLE_DEVICES=GPU-1", "taskset", "-c", "0-3", *words]
 
 
 # --- the browser ------------------------------------------------------------------------------

@@ -48,8 +48,8 @@ class UpForm(ModelForm[FleetSpec]):
         yield Field("front port", entry(usual.front_port, "front_port"), "nginx: what clients use")
         yield Field("host", entry(usual.host, "host"), "0.0.0.0: for other machines too")
         yield Field("placement", entry(usual.placement, "placement"), "auto, spread, pack, split")
-        pin = Checkbox("cores of its own for each", usual.cpu_pin, id="cpu_pin", compact=True)
-        yield Field("CPU pinning", pin)
+        pin = Checkbox("pin each", usual.cpu_pin, id="cpu_pin", compact=True)
+        yield Field("CPU pinning", pin, "to cores of its own")
 
     def on_mount(self) -> None:
         """Without a model in the settings, the engine knows one."""
