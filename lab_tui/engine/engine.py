@@ -41,11 +41,12 @@ from lab_tui.model import (
 from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.models import default_model
 from lab_tui.serving.parts import LlamaServer
-from lab_tui.store.store import Store
+from lab_tui.store.store import FILE_NAME, Store
 from lab_tui.sweep import imports, space
 from lab_tui.sweep.before import Before
 from lab_tui.sweep.calibration import Calibration
 from lab_tui.sweep.cell import Meter, bench_plan, remote
+from lab_tui.sweep.feel import Feels
 from lab_tui.sweep.fit import Fit, fitting
 from lab_tui.sweep.machine import Around
 from lab_tui.sweep.outline import look_ahead
@@ -65,7 +66,7 @@ class Engine:
         self.history = History()
         self._poller = Poller(settings.engine.poll_s)
         self.fleet = Fleet(settings, runtime, logs, self._on_change, self._poller.answered)
-        self._store = Store(state / "lab.db")
+        self._store = Store(state / FILE_NAME)
         self._claim = asyncio.Lock()  # one load at a time: a bench or a cell
         self._calibration = Calibration(
             runtime / "calibration",
@@ -211,10 +212,10 @@ class Engine:
         return await look_ahead(spec, self._fit.room(), server)
 
     async def models(self, spec: FleetSpec) -> AsyncGenerator[ModelFile, None]:
-        """The models of this machine as they are found, each with how many instances of ``spec`` fit."""
-        found = fitting(spec, self._fit.room())
+        """The models of this machine as they are found: how many instances of ``spec`` fit, how they felt."""
+        found, feels = fitting(spec, self._fit.room()), Feels(self._store)
         while (model := await asyncio.to_thread(next, found, None)) is not None:
-            yield model
+            yield msgspec.structs.replace(model, felt=await feels.of(model))
 
     # -- commands
 

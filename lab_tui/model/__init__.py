@@ -37,6 +37,7 @@ from lab_tui.model.measured import (
     TokenCounts,
 )
 from lab_tui.model.serving import (
+    Felt,
     FrontState,
     FrontTraffic,
     FrontView,
@@ -66,6 +67,7 @@ __all__ = [
     "EngineInfo",
     "ExportSpec",
     "Failure",
+    "Felt",
     "FleetSpec",
     "FrontState",
     "FrontTraffic",

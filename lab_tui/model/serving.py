@@ -117,6 +117,19 @@ class Part(Data, frozen=True, kw_only=True):
     remedy: str = ""  # the command that mends it
 
 
+class Felt(Data, frozen=True, kw_only=True):
+    """How a model read when it was measured here, in the best cell of all its sweeps."""
+
+    sweep: int
+    cell: int  # its number in the sweep, from 1
+    instances: int
+    parallel: int
+    concurrency: int
+    throughput_tps: float  # of all streams together
+    stream_tps: float  # of one of them, median
+    feels: str  # sluggish, smooth, fast, near instant
+
+
 class ModelFile(Data, frozen=True, kw_only=True):
     """A GGUF file found on this machine."""
 
@@ -128,3 +141,4 @@ class ModelFile(Data, frozen=True, kw_only=True):
     context_length: int | None = None  # tokens it was trained for
     fits: int | None = None  # instances there is room for now, of the slots and context asked about; to 64
     misfit: str = ""  # why there is no room for one
+    felt: Felt | None = None  # None: it was not measured here

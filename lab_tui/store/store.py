@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 
@@ -31,6 +31,7 @@ from lab_tui.model import (
 
 log = logging.getLogger(__name__)
 
+FILE_NAME = "lab.db"  # in the folder of what is kept
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 SCHEMA_VERSION = 2
 LARGEST_ID = 2**63 - 1  # of SQLite
@@ -74,6 +75,14 @@ class StoredSweep(Data, frozen=True, kw_only=True):
     elapsed_s: float
     spec: SweepSpec
     cells: tuple[CellView, ...]
+
+
+class MeasuredModel(NamedTuple):
+    """Which model a sweep measured."""
+
+    sweep: int
+    path: str  # "": an imported one does not say
+    identity: dict[str, Any]  # of the file, as it is kept with a cell; empty where it is not
 
 
 class Store:
@@ -122,15 +131,27 @@ class Store:
             log.warning("%s", self.notice)
             self._open()
 
+    def open_to_read(self) -> None:
+        """Open the file as it is, beside an engine that may be writing it. Raises LabError."""
+        if not self._file.is_file():
+            raise LabError(f"there is no store {self._file}", "`lab-tui sweep` begins it")
+        self._db = sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, isolation_level=None)
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            raise self._other_version(version)
+
+    def _other_version(self, version: int) -> LabError:
+        return LabError(
+            f"{self._file} is of version {version}, this lab-tui writes {SCHEMA_VERSION}",
+            "use the lab-tui that wrote it, or move the file away",
+        )
+
     def _open(self) -> None:
         db = sqlite3.connect(self._file, isolation_level=None)
         self._db = db
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, *MIGRATIONS, SCHEMA_VERSION):
-            raise LabError(
-                f"{self._file} is of version {version}, this lab-tui writes {SCHEMA_VERSION}",
-                "use the lab-tui that wrote it, or move the file away",
-            )
+            raise self._other_version(version)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA foreign_keys = ON")
@@ -233,6 +254,20 @@ class Store:
         """Every sweep with its cells, newest first."""
         rows = self._rows("SELECT id FROM sweep ORDER BY id DESC")
         return [self.sweep(row[0]) for row in rows]
+
+    def measured_models(self) -> list[MeasuredModel]:
+        """The model of every sweep that has results, newest first."""
+        rows = self._rows(
+            "SELECT id, spec,"
+            " (SELECT context FROM cell WHERE sweep = sweep.id AND result IS NOT NULL LIMIT 1) AS kept"
+            " FROM sweep WHERE kept IS NOT NULL ORDER BY id DESC"
+        )
+        specs = [msgspec.json.decode(spec, type=SweepSpec) for _, spec, _ in rows]
+        contexts = [msgspec.json.decode(context) for *_, context in rows]
+        return [
+            MeasuredModel(row[0], spec.fleet.model, context.get("model", {}))
+            for row, spec, context in zip(rows, specs, contexts, strict=True)
+        ]
 
     def waiting(self) -> list[int]:
         """Ids of the sweeps that are not over, in the order of the queue."""

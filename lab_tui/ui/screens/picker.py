@@ -16,7 +16,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from lab_tui.client import EngineClient
-from lab_tui.model import FleetSpec, LabError, ModelFile
+from lab_tui.model import Felt, FleetSpec, LabError, ModelFile
 from lab_tui.ui import format as fmt
 from lab_tui.ui.theme import BAD, GOOD, MUTED, STRONG, WARN
 from lab_tui.ui.widgets.lines import LineList
@@ -38,6 +38,7 @@ COLUMNS = (
     Column("PARAMS", 7, 56, lambda model: fmt.parameters(model.parameters)),
     Column("SIZE", 6, 0, lambda model: fmt.size(model.size_bytes)),
     Column("CONTEXT", 10, 66, lambda model: fmt.count(model.context_length)),
+    Column("FEELS", 12, 76, lambda model: model.felt.feels if model.felt else fmt.UNKNOWN),
     Column("FITS", 5, 0, lambda model: "no" if model.fits == 0 else fmt.count(model.fits)),
 )
 
@@ -135,6 +136,8 @@ class ModelPicker(ModalScreen[str | None]):
         text = Content(path) if path else Content("")
         if model is not None and not path:
             text = Content(model.path)
+            if model.felt is not None:
+                text = text.append(Content.styled(f"\n{_felt(model.felt)}", MUTED))
             if model.misfit:
                 text = text.append(Content.styled(f"\n! {model.misfit}", WARN))
         self.query_one("#chosen", Static).update(text)
@@ -177,6 +180,13 @@ class ModelPicker(ModalScreen[str | None]):
         path = self._typed_path() or self.list.selected
         if path:
             self.dismiss(path)
+
+
+def _felt(felt: Felt) -> str:
+    return (
+        f"feels {felt.feels}: {fmt.rate(felt.stream_tps)} tok/s a stream, {felt.concurrency} streams on "
+        f"{felt.instances}×{felt.parallel} (sweep {felt.sweep})"
+    )
 
 
 def _columns(width: int) -> tuple[Column, ...]:
