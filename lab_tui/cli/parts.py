@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 import typer
+from typer.core import TyperGroup
 
 from lab_tui import config, paths
-from lab_tui.cli.dry_run import room_here
 from lab_tui.cli.fleet import Json, left_over
 from lab_tui.cli.output import INTERRUPTED, count, gigabytes, number, put, put_json, run, say, table
+from lab_tui.cli.what_fits import legend, look, looked_into, text
 from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import FleetSpec, LabError, ModelFile, Part
 from lab_tui.text import printable
 
 Parallel = Annotated[int | None, typer.Option("--parallel", "-p", help="FITS is for so many slots.")]
 CtxPerSlot = Annotated[int | None, typer.Option(help="FITS is for so many tokens a slot.")]
-models = typer.Typer(help="GGUF files of this machine.", no_args_is_help=False, rich_markup_mode=None)
+CacheType = Annotated[str | None, typer.Option(help="For a KV cache of this type: f16, q8_0, q4_0, …")]
+
+
+class _ListUnlessToldOtherwise(TyperGroup):
+    """`models ARGS` is `models list ARGS`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        asked = args[:1]
+        if not asked or (asked[0] not in self.commands and asked[0] not in self.get_help_option_names(ctx)):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+models = typer.Typer(
+    cls=_ListUnlessToldOtherwise,
+    help="GGUF files of this machine. `models ARGS` is `models list ARGS`.",
+    rich_markup_mode=None,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -106,51 +126,58 @@ def _part_text(part: Part) -> str:
     return "  ".join(word for word in words if word)
 
 
-@models.callback(invoke_without_command=True)
-def _default(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        list_models()
-
-
 @models.command("list")
-def list_models(as_json: Json = False, parallel: Parallel = None, ctx_per_slot: CtxPerSlot = None) -> None:
+def list_models(
+    path: Annotated[Path | None, typer.Argument(help="Of this file or folder alone.")] = None,
+    as_json: Json = False,
+    fit: Annotated[bool, typer.Option("--fit", help="By context and by slots.")] = False,
+    parallel: Parallel = None,
+    ctx_per_slot: CtxPerSlot = None,
+    cache_type_k: CacheType = None,
+    cache_type_v: CacheType = None,
+) -> None:
     """The GGUF files that lab-tui finds, and how many instances of each there is room for now."""
-    asked = {"parallel": parallel, "ctx_per_slot": ctx_per_slot}
+    asked = {
+        "parallel": parallel, "ctx_per_slot": ctx_per_slot,
+        "cache_type_k": cache_type_k, "cache_type_v": cache_type_v,
+    }  # fmt: skip
     spec = _usual(**{key: value for key, value in asked.items() if value is not None})
-    found = run(_fitted(spec))
-    if as_json:
-        put_json(found)
-        return
-    if not found:
+    found, room = run(look(path, spec))
+    if not (as_json or found):
         raise LabError("no model found", "`lab-tui models fetch` brings a small one")
+    if fit:
+        by_slots = looked_into(found, spec, room, ctx_per_slot, parallel)
+        if as_json:
+            put_json(list(by_slots))
+        else:
+            for found_out in by_slots:
+                put(f"{text(found_out)}\n")
+    else:
+        put_json(found) if as_json else put(_list(found))
+    if not as_json:
+        say(legend(spec, room, by_slots=fit))
+
+
+def _list(found: Sequence[ModelFile]) -> str:
     rows = [
         (m.name, m.quantisation, count(m.parameters), gigabytes(m.size_bytes),
-         number(m.context_length, 0), number(m.fits, 0), m.path)
+         number(m.context_length, 0), number(m.fits, 0), m.felt.feels if m.felt else "-", m.path)
         for m in found
     ]  # fmt: skip
-    put(table(("NAME", "QUANT", "PARAMETERS", "SIZE", "CONTEXT", "FITS", "PATH"), rows))
-    say(f"FITS: instances of {spec.parallel} slots x {spec.ctx_per_slot:,} tokens in what is free now")
+    return table(("NAME", "QUANT", "PARAMETERS", "SIZE", "CONTEXT", "FITS", "FEELS", "PATH"), rows)
 
 
-def _usual(**changes: int) -> FleetSpec:
+def _usual(**changes: Any) -> FleetSpec:
     """The fleet of the settings with changes, of no model. Raises LabError."""
     from lab_tui.serving.llama_server import check_ranges
+    from lab_tui.sweep.space import CACHE_TYPES
 
     spec = msgspec.structs.replace(config.fleet_spec(config.load(), ""), **changes)
     check_ranges(spec)  # who may ask does not matter for what fits
+    for name, kind in (("cache-type-k", spec.cache_type_k), ("cache-type-v", spec.cache_type_v)):
+        if kind not in CACHE_TYPES:
+            raise LabError(f"{name} is {kind}", f"give one of {', '.join(CACHE_TYPES)}")
     return spec
-
-
-async def _fitted(spec: FleetSpec) -> list[ModelFile]:
-    from lab_tui.sweep.fit import fitting
-
-    async with EngineClient() as client:
-        try:
-            snapshot = await client.snapshot()
-        except EngineGone:
-            snapshot = None
-    room = await room_here(snapshot, config.load().serve.reserve_gb)
-    return await asyncio.to_thread(lambda: list(fitting(spec, room)))
 
 
 @models.command("fetch")

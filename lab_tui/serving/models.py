@@ -15,7 +15,7 @@ from lab_tui.model import LabError, ModelFile
 from lab_tui.serving.fetch import FILE_NAME, fetch
 from lab_tui.serving.gguf_header import Damaged, Header, read_header
 
-__all__ = ["check", "default_model", "fetch", "find", "headers", "inspect", "model_folders", "walk"]
+__all__ = ["check", "default_model", "fetch", "find", "headers", "inspect", "model_folders", "named", "walk"]
 
 DEPTH = 6  # folders below a place that are looked into; Hugging Face's cache needs four
 FETCH = "lab-tui models fetch"
@@ -77,6 +77,20 @@ def find(folders: Sequence[Path] | None = None) -> list[ModelFile]:
 def walk(folders: Sequence[Path] | None = None) -> Iterator[ModelFile]:
     """The models that ``find`` gives, one by one: the first is there before the last is looked for."""
     yield from _candidates(model_folders() if folders is None else folders)
+
+
+def named(path: str | Path) -> Iterator[ModelFile]:
+    """The model at ``path``, or those in the folder. Raises LabError as ``check`` does, or when none is."""
+    place = _expanded(path)
+    if not place.is_dir():
+        yield inspect(place)
+        return
+    found = walk([place])
+    first = next(found, None)
+    if first is None:
+        raise LabError(f"there is no model in {place}", f"{FETCH} brings a small one")
+    yield first
+    yield from found
 
 
 def inspect(path: str | Path) -> ModelFile:

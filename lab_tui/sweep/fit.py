@@ -7,6 +7,7 @@ it took beside the estimate is added to every estimate after it, and cells that 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,12 +113,14 @@ def fitted(model: ModelFile, spec: FleetSpec, room: Room) -> ModelFile:
 
     Raises LabError when it cannot be read.
     """
-    need = corrected(spec, read_shape(model.path), room, None)
-    one = msgspec.structs.replace(need, instances=1)
-    counts = range(MAX_INSTANCES, 0, -1)
-    fleets = (msgspec.structs.replace(need, instances=n) for n in counts)
-    fits = next((fleet.instances for fleet in fleets if not problem(fleet, room, placing(spec))), 0)
-    return msgspec.structs.replace(model, fits=fits, misfit=problem(one, room, placing(spec)))
+    need, way = corrected(spec, read_shape(model.path), room, None), placing(spec)
+
+    def why_not(instances: int) -> str:
+        return problem(msgspec.structs.replace(need, instances=instances), room, way)
+
+    # Where so many fit, fewer do.
+    fits = bisect_left(range(1, MAX_INSTANCES + 1), True, key=lambda count: why_not(count) != "")
+    return msgspec.structs.replace(model, fits=fits, misfit=why_not(1))
 
 
 def fitting(spec: FleetSpec, room: Room) -> Iterator[ModelFile]:

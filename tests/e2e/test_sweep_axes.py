@@ -98,6 +98,10 @@ def test_an_argument_of_llama_server_varies(lab: Lab) -> None:
         ahead = http.post("http://lab/sweeps/outline", json=kept["spec"]).json()
         models = http.post("http://lab/models", json={"model": "", "parallel": 4, "ctx_per_slot": 2048}).text
     assert [json.loads(line) for line in models.splitlines()] == lab.json("models", "list")
+    (fit,) = lab.json("models", "--fit", lab.model, "--parallel", "16")
+    assert fit["model"]["felt"]["sweep"] == done["id"] and fit["model"]["felt"]["stream_tps"] > 0
+    assert [line["ctx_per_slot"] for line in fit["lines"]] == [2048, 8192]
+    assert all(line["fits"][0]["instances"] > 0 for line in fit["lines"])
     dry = lab.json("sweep", *AXES, "--seconds", "1", "--dry-run")
     free = {"ram_free_bytes", "vram_free_bytes"}
     assert {k: v for k, v in ahead.items() if k not in free} == {
