@@ -36,6 +36,7 @@ class ServeSettings(Data, frozen=True, kw_only=True, forbid_unknown_fields=True)
     insecure: bool = False  # no key, though other machines can reach it
     placement: str = "auto"  # which cards instances get: auto, spread, pack, split, …, or 0,1,1
     cpu_pin: bool = False  # each instance gets processor cores of its own
+    mps: str = ""  # NVIDIA's MPS: "on", "off"; "": as the machine has it
     max_streams: Annotated[int, Meta(ge=1, le=65536)] = 1024  # streams at once the fleet is laid out for
     max_body_mb: Annotated[int, Meta(ge=1, le=4096)] = 64  # the longest request, in MiB
     args: str = ""  # more llama-server arguments, as a shell would split them
@@ -209,6 +210,7 @@ def fleet_spec(settings: Settings, model: str, flags: Mapping[str, Any] | None =
         insecure=serve.insecure,
         placement=serve.placement,
         cpu_pin=serve.cpu_pin,
+        mps=serve.mps,
         max_streams=serve.max_streams,
         max_body_mb=serve.max_body_mb,
         extra_args=extra_args(settings),

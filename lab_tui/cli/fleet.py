@@ -68,6 +68,9 @@ def up(
     cpu_pin: Annotated[
         bool | None, typer.Option("--cpu-pin/--no-cpu-pin", help="Give each instance cores of its own.")
     ] = None,
+    mps: Annotated[
+        str | None, typer.Option(help="NVIDIA's MPS: on, with a daemon of the fleet's own, or off.")
+    ] = None,
     yes: Yes = False,
     args: Annotated[
         list[str] | None, typer.Argument(metavar="[-- LLAMA-SERVER ARGS]", help="llama-server's own.")
@@ -91,6 +94,7 @@ def up(
         "max_streams": max_streams,
         "placement": placement,
         "cpu_pin": cpu_pin,
+        "mps": mps,
         "extra_args": tuple(args) if args else None,
     }
     if insecure:
@@ -197,7 +201,7 @@ async def _kept(spec: FleetSpec, now: FleetSpec, instances: Sequence[InstanceVie
     from lab_tui import config
     from lab_tui.serving import llama_server, parts
 
-    if (now.placement, now.cpu_pin) != (spec.placement, spec.cpu_pin):
+    if (now.placement, now.cpu_pin, now.mps) != (spec.placement, spec.cpu_pin, spec.mps):
         return 0  # they all are given places anew
     build = await parts.probe_llama_server(parts.find_llama_server(config.load()))
     pairs = zip(instances, range(spec.instances), strict=False)
@@ -297,6 +301,7 @@ async def left_over() -> list[psutil.Process]:
             engine = (await client.info()).pid
             snapshot = await client.snapshot()
             pids = [snapshot.front.pid, *(view.pid for view in snapshot.instances)]
+            pids += [snapshot.mps.pid] if snapshot.mps else []
             cared_for = [pid for pid in pids if pid is not None]
     return await asyncio.to_thread(orphans.orphans, paths.runtime_dir(), paths.logs_dir(), engine, cared_for)
 

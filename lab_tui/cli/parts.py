@@ -66,7 +66,17 @@ async def _survey() -> list[Part]:
     served, model, engine = await asyncio.gather(
         survey(settings), asyncio.to_thread(_model, settings), _engine()
     )
-    return [*served, model, engine, *await _orphans()]
+    return [*served, model, engine, *await _mps(), *await _orphans()]
+
+
+async def _mps() -> list[Part]:
+    """What is to be said of NVIDIA's MPS to the fleet that runs. It is no part that anything lacks."""
+    async with EngineClient() as client:
+        try:
+            found = (await client.snapshot()).mps
+        except LabError:  # none runs, or one of another version, which `_orphans` tells
+            return []
+    return [Part(name="MPS", found=True, source=found.said)] if found and found.said else []
 
 
 async def _orphans() -> list[Part]:

@@ -111,6 +111,7 @@ def status_text(snapshot: Snapshot) -> str:
         f"{gigabytes(host.memory_used_bytes)} of {gigabytes(host.memory_total_bytes)}"
     )
     lines += [_gpu_line(g) for g in snapshot.gpus] or [f"GPU: {snapshot.gpu_reason}"]
+    lines += [snapshot.mps.said] if snapshot.mps and snapshot.mps.said else []
     return "\n".join([*lines, *(f"! {notice}" for notice in snapshot.notices)])
 
 

@@ -18,6 +18,7 @@ from lab_tui.engine.ahead import Ahead
 from lab_tui.engine.last import LastFleet
 from lab_tui.engine.logs import follow as follow_lines
 from lab_tui.engine.logs import log_file
+from lab_tui.engine.mps import MpsWatch
 from lab_tui.load.plan import LoadPlan
 from lab_tui.model import (
     TABLE_FORMATS,
@@ -81,6 +82,7 @@ class Engine:
             self.fleet, self._store, self._meter, self._fit, before, self._claim, self._on_change
         )
         self._ahead = Ahead(settings, lambda: self.fleet.spec is None, self._on_change)
+        self._mps = MpsWatch(lambda: self._poller.latest.gpus)
         self._last = LastFleet(state / "fleet-last.json")
         self._logs = logs
         self._began = time.monotonic()
@@ -103,6 +105,7 @@ class Engine:
         await self.fleet.adopt()
         await self.queue.start(resume=self.settings.engine.resume_queue)
         self._ahead.start()
+        self._mps.start()
         self._sampler = tasks.begin(self._sample(), "history sampler")
 
     def request_stop(self, keep_fleet: bool = False) -> None:
@@ -119,6 +122,7 @@ class Engine:
         """End the load, the queue and (unless it is to be kept) the fleet, then the store."""
         await tasks.end(self._sampler)
         await self._ahead.stop()
+        await self._mps.stop()
         await self.queue.stop()
         await tasks.end(self._bench)
         await tasks.all_ended(self._commands)  # none brings up again what is taken down now
@@ -147,6 +151,7 @@ class Engine:
         self._seq += 1
         reading = self._poller.latest
         load = self.queue.load or self._bench_view
+        instances = self._instances(load)
         return Snapshot(
             seq=self._seq,
             time=time.time(),
@@ -154,7 +159,7 @@ class Engine:
             fleet=self.fleet.spec,
             front=self.fleet.front.view,
             traffic=self.fleet.front.traffic,
-            instances=self._instances(load),
+            instances=instances,
             load=load,
             sweep=self.queue.running(),
             queue=self.queue.views(),
@@ -164,6 +169,7 @@ class Engine:
             host=reading.host,
             notices=self._notices(),
             parts=self._ahead.parts if self.fleet.spec is None else (),
+            mps=self._mps.view(self.fleet, instances),
             last_fleet=self._last.spec,
         )
 

@@ -24,7 +24,7 @@ from lab_tui.model.asked import (
 )
 from lab_tui.model.data import Data, LabError
 from lab_tui.model.lab import VERSION_HEADER, BenchEvent, EngineInfo, Failure, History, LogLine, Snapshot
-from lab_tui.model.machine import GpuReading, HostReading
+from lab_tui.model.machine import GpuReading, HostReading, MpsView
 from lab_tui.model.measured import (
     ClientCost,
     GpuLoad,
@@ -85,6 +85,7 @@ __all__ = [
     "MachineLoad",
     "Measurement",
     "ModelFile",
+    "MpsView",
     "Outline",
     "Part",
     "Percentiles",

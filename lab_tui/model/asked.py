@@ -25,6 +25,7 @@ class FleetSpec(Data, frozen=True, kw_only=True):
     gpu_layers: int | None = None  # None: all of them where there is a GPU
     placement: str = "auto"  # or spread, pack, split, split-row, split-tensor; or each one's card: 0,1,1
     cpu_pin: bool = False  # each instance gets processor cores of its own
+    mps: str = ""  # NVIDIA's MPS: "on" with a daemon of the fleet's own, "off" without any; "": as it comes
     balancing: str = "round_robin"  # or least_conn
     base_port: int = 9000  # instance i listens on base_port + i
     front_port: int = 8088

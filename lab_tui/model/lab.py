@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab_tui.model.asked import FleetSpec
 from lab_tui.model.data import Data
-from lab_tui.model.machine import GpuReading, HostReading
+from lab_tui.model.machine import GpuReading, HostReading, MpsView
 from lab_tui.model.measured import LoadView, Measurement, Phase
 from lab_tui.model.serving import FrontTraffic, FrontView, InstanceView, Part
 from lab_tui.model.sweeps import SweepView
@@ -39,6 +39,7 @@ class Snapshot(Data, frozen=True, kw_only=True):
     host: HostReading
     notices: tuple[str, ...] = ()  # what a user should know now, one line each
     parts: tuple[Part, ...] = ()  # what a fleet needs, while none is up; empty before it was looked for
+    mps: MpsView | None = None  # None: no NVIDIA card, or not looked yet
     last_fleet: FleetSpec | None = None  # that somebody started last, whether or not it is up
 
     @property

@@ -16,6 +16,22 @@ class HostReading(Data, frozen=True, kw_only=True):
     memory_total_bytes: int | None = None
 
 
+class MpsView(Data, frozen=True, kw_only=True):
+    """NVIDIA's Multi-Process Service, as the instances have it or would have it."""
+
+    on: bool
+    own: bool  # as the fleet was asked to have it; else as the machine has it
+    pid: int | None = None  # of the fleet's own daemon
+    hint: str = ""  # what it may bring and the way to it, where it is off and instances share a card
+
+    @property
+    def said(self) -> str:
+        """It for a person; "" where there is nothing to say: it is off, and nobody would miss it."""
+        if self.own:
+            return "MPS is on: a daemon of the fleet's own" if self.on else "MPS is off, as asked"
+        return "MPS is on: the machine's daemon" if self.on else self.hint
+
+
 class GpuReading(Data, frozen=True, kw_only=True):
     """One card. A field that is ``None`` has its reason in ``missing`` under the field's name."""
 

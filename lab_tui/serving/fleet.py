@@ -17,6 +17,7 @@ from lab_tui.serving.cards import Usable
 from lab_tui.serving.front import Front, check_files
 from lab_tui.serving.front_keeper import FrontKeeper
 from lab_tui.serving.instance import GB, LADDER, NICE, NICE_WHILE_MEASURED, Instance
+from lab_tui.serving.mps import Daemon
 from lab_tui.serving.nginx_conf import KEYS_FILE, FrontSpec
 from lab_tui.serving.parts import LlamaServer, Nginx
 from lab_tui.serving.placement import NoRoom, Seat
@@ -53,7 +54,8 @@ class Fleet:
         self._instances: list[Instance] = []
         self._leaving: set[int] = set()
         self._lock = asyncio.Lock()
-        self._planner = Planner(settings, look)
+        self._mps = Daemon(runtime / "mps", logs / "mps.log", self._on_change)
+        self._planner = Planner(settings, look, self._mps.folder)
         self._keys: tuple[str, ...] = ()
         self._keys_identity = ""
 
@@ -66,8 +68,14 @@ class Fleet:
 
     @property
     def notice(self) -> str:
-        """What is wrong with front, keys or record of the fleet, for the screen; "" when nothing is."""
-        return "; ".join(filter(None, (self._keeper.problem, self._keys_problem, self._record.problem)))
+        """What is wrong beside the instances, for the screen; "" when nothing is."""
+        problems = (self._keeper.problem, self._keys_problem, self._record.problem, self._mps.problem)
+        return "; ".join(filter(None, problems))
+
+    @property
+    def mps_pid(self) -> int | None:
+        """The MPS daemon of its own; None when none runs."""
+        return self._mps.record.pid if self._mps.record else None
 
     @property
     def instances(self) -> tuple[Instance, ...]:
@@ -122,7 +130,11 @@ class Fleet:
             berths = await self._checked(spec)
             started_from_nothing = not self._instances
             keys = access.read_keys(spec)
+            if spec.mps == "on":
+                await self._mps.start()  # it disturbs none of those that run, and one that fails stops none
             await self._retire(berths if keys == self._keys else ())
+            if spec.mps != "on":
+                await self._mps.stop()
             self._keys, self._keys_identity, self._keys_problem = keys, access.identity(keys), ""
             self.spec = spec
             self._instances += [
@@ -147,6 +159,7 @@ class Fleet:
         for instance in self._instances:
             instance.kill()
         self.front.kill()
+        self._mps.kill()
 
     async def start(self, index: int) -> None:
         """Start one instance."""
@@ -216,6 +229,7 @@ class Fleet:
             self.spec = record.spec
             self._keys_identity = record.keys_identity
             self._read_keys(record.spec)
+            await self._adopt_mps(record, wanted=record.spec.mps == "on")
             seats = record.seats or (Seat(),) * len(record.commands)
             berths = zip(record.commands, seats, strict=True)
             self._instances = [self._instance(i, *berth) for i, berth in enumerate(berths)]
@@ -232,6 +246,13 @@ class Fleet:
                 self._keeper.due()
             self._keeper.begin()
         return True
+
+    async def _adopt_mps(self, record: FleetRecord, *, wanted: bool) -> None:
+        """Take over the MPS daemon of a fleet, or end it."""
+        if record.mps is not None:
+            self._mps.adopt(record.mps)
+            if not wanted:
+                await self._mps.stop()
 
     def _read_keys(self, spec: FleetSpec) -> None:
         """The keys of a fleet that is taken over. Without them it goes on serving, and is not asked."""
@@ -251,10 +272,11 @@ class Fleet:
             await asyncio.sleep(0.02)
 
     async def _end_leftovers(self, record: FleetRecord) -> None:
-        """End the front of a fleet of which no instance is left."""
+        """End what a fleet had beside its instances, of which none is left."""
         if record.front is not None:
             await self.front.adopt(record.front)
             await self.front.stop()
+        await self._adopt_mps(record, wanted=False)
         self._record.remove()
 
     async def detach(self) -> None:
@@ -263,6 +285,7 @@ class Fleet:
             await self._keeper.end()
             await asyncio.gather(*(instance.detach() for instance in self._instances))
             await self.front.detach()
+            await self._mps.detach()
 
     # -- inside the lock
 
@@ -339,6 +362,7 @@ class Fleet:
         await self._keeper.end()
         await self.front.stop()
         await asyncio.gather(*(instance.stop() for instance in self._instances))
+        await self._mps.stop()
         self._instances.clear()
         self.spec = None
         self._keys, self._keys_identity = (), ""
@@ -386,6 +410,7 @@ class Fleet:
                 wanted=tuple(i.index for i in self._instances if i.wanted),
                 processes={i.index: i.record for i in self._instances if i.record is not None},
                 front=self.front.record,
+                mps=self._mps.record,
                 keys_identity=self._keys_identity,
             )
         )

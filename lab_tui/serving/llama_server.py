@@ -73,6 +73,7 @@ def check_ranges(spec: FleetSpec) -> None:
     words = (
         ("flash-attn", spec.flash_attn, ("on", "off", "auto")),
         ("balancing", spec.balancing, ("round_robin", "least_conn")),
+        ("mps", spec.mps or "off", ("on", "off")),
     )
     for name, word, known in words:
         if word not in known:
@@ -197,10 +198,10 @@ def _flash_attention(build: LlamaServer, spec: FleetSpec) -> tuple[str, ...]:
 
 def environment(base: Mapping[str, str], seat: Seat) -> dict[str, str]:
     """The environment of an instance: ours, without the LLAMA_ARG_* twins that could change its flags, and
-    with what shows it the cards of its seat alone.
+    with what shows it the cards of its seat alone and says which MPS daemon is its.
     """
     ours = {k: v for k, v in base.items() if not k.startswith("LLAMA_ARG_") and k != "LLAMA_API_KEY"}
-    return {**ours, **seat.visible}
+    return {**ours, **seat.visible, **seat.mps}
 
 
 REASONS = (

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from lab_tui.model import LabError
+from lab_tui.serving.mps import NAMES as MPS
 from lab_tui.serving.process import session_members
 
 MARK = "LAB_TUI_LAB"  # no setting: no section is called so
@@ -62,13 +63,19 @@ def describe(processes: Iterable[psutil.Process]) -> str:
     pids: dict[str, list[int]] = {}
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            words = " ".join(process.cmdline())
-            what = "load worker" if "lab_tui.load" in words else "llama-server"
-            pids.setdefault("nginx" if process.name() == "nginx" else what, []).append(process.pid)
+            pids.setdefault(_what(process), []).append(process.pid)
     return ", ".join(
         f"{f'{len(them)} ' if len(them) > 1 else ''}{what} (pid {', '.join(map(str, sorted(them)))})"
         for what, them in sorted(pids.items())
     )
+
+
+def _what(process: psutil.Process) -> str:
+    if process.name() == "nginx":
+        return "nginx"
+    if process.name().startswith(MPS):
+        return "MPS"
+    return "load worker" if "lab_tui.load" in " ".join(process.cmdline()) else "llama-server"
 
 
 def end(processes: Iterable[psutil.Process]) -> None:

@@ -33,6 +33,7 @@ class Seat(Data, frozen=True, kw_only=True):
     cards: tuple[int, ...] = ()  # as viewers number them
     vram_bytes: tuple[int, ...] = ()  # what it is reckoned to take on each of them
     visible: dict[str, str] = {}  # variables that show it these cards alone
+    mps: dict[str, str] = {}  # variables that name its MPS daemon
     devices: tuple[str, ...] = ()  # for --device; empty: the variables are enough
     split_mode: str = ""  # for --split-mode; "": it is on one card
     shares: tuple[int, ...] = ()  # for --tensor-split, in proportion to free memory

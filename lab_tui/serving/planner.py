@@ -12,7 +12,7 @@ import msgspec
 
 from lab_tui.config import Settings
 from lab_tui.model import Data, FleetSpec, GpuReading, LabError
-from lab_tui.serving import llama_server, models, parts, placement
+from lab_tui.serving import llama_server, models, mps, parts, placement
 from lab_tui.serving.cards import Own, Usable, usable
 from lab_tui.serving.cores import Core, read_cores, share_out
 from lab_tui.serving.instance import GB, Instance
@@ -59,8 +59,9 @@ class Berth(NamedTuple):
 class Planner:
     """Finds the parts, and gives the instances of a fleet their commands and seats."""
 
-    def __init__(self, settings: Settings, look: LookAtCards) -> None:
-        self._settings, self._look = settings, look
+    def __init__(self, settings: Settings, look: LookAtCards, mps_folder: Path) -> None:
+        """``mps_folder`` is that of the MPS daemon that the fleet may have for itself."""
+        self._settings, self._look, self._mps_folder = settings, look, mps_folder
         self._parts: tuple[LlamaServer, Nginx] | None = None
         self._accepted: set[tuple[str, ...]] = set()  # extra arguments that this llama-server takes
         self._learnt = ("", 0)  # of which model instances took so many bytes more on a card than estimated
@@ -104,6 +105,8 @@ class Planner:
         if spec.extra_args and spec.extra_args not in self._accepted:
             await parts.try_arguments(build, spec.extra_args)
             self._accepted.add(spec.extra_args)
+        if spec.mps == "on":
+            mps.check(spec, (await self._look()).gpus, build.devices)
         seats = await self.seats(spec, now, running)
         return tuple(Berth(llama_server.command(build, spec, i, seat), seat) for i, seat in enumerate(seats))
 
@@ -119,7 +122,9 @@ class Planner:
         cores = await asyncio.to_thread(read_cores) if spec.cpu_pin else ()
         kept = _kept(build, spec, now, running, _each(spec, cores))
         seats = await self._on_cards(build, spec, running, kept)
-        return (*kept, *_on_cores(spec, cores, kept, seats))
+        seats = _on_cores(spec, cores, kept, seats)
+        clients = mps.environment(spec.mps, self._mps_folder)
+        return (*kept, *(msgspec.structs.replace(seat, mps=clients) for seat in seats))
 
     async def _on_cards(
         self, build: LlamaServer, spec: FleetSpec, running: Sequence[Instance], kept: Sequence[Seat]
@@ -169,7 +174,7 @@ def _kept(
     threads: int | None,
 ) -> list[Seat]:
     """The seats of the instances that ``spec`` leaves as they are, from the first on."""
-    if now is None or (now.placement, now.cpu_pin) != (spec.placement, spec.cpu_pin):
+    if now is None or (now.placement, now.cpu_pin, now.mps) != (spec.placement, spec.cpu_pin, spec.mps):
         return []
     kept: list[Seat] = []
     for index, instance in zip(range(spec.instances), running, strict=False):

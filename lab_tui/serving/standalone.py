@@ -38,7 +38,11 @@ class Recipe(Data, frozen=True, kw_only=True):
         """One line for the head of a file."""
         s, model = self.spec, printable(Path(self.spec.model).name)
         slots = f"{s.instances} × {s.parallel} slots of {s.ctx_per_slot} tokens"
-        return f"{slots}, {model}, behind nginx at {self.front.url} ({self.origin})"
+        daemon = {
+            "on": ", to be run beside `nvidia-cuda-mps-control -d`",
+            "off": ", to be run without NVIDIA's MPS",
+        }
+        return f"{slots}, {model}, behind nginx at {self.front.url} ({self.origin}){daemon.get(s.mps, '')}"
 
     @property
     def front(self) -> FrontSpec:

@@ -29,8 +29,8 @@ async def look_ahead(spec: SweepSpec, room: Room, server: Callable[[], Awaitable
     strategy(spec.strategy)
     course.check_budget(spec)
     llama_server.check_spec(spec.fleet)
-    asked = any(name in ("placement", "cpu-pin") or name.startswith(space.ARG) for name in spec.axes)
-    if asked or spec.fleet.extra_args or spec.fleet.placement != AUTO or spec.fleet.cpu_pin:
+    asked = any(name in ("placement", "cpu-pin", "mps") or name.startswith(space.ARG) for name in spec.axes)
+    if asked or spec.fleet.extra_args or spec.fleet.placement != AUTO or spec.fleet.cpu_pin or spec.fleet.mps:
         build = await server()
         llama_server.check_extra_args(build, spec.fleet.extra_args)
         space.check_arguments(build, spec)

@@ -135,7 +135,7 @@ class Queue:
         course.check_budget(spec)
         spec = space.laid_out(spec, llama_server.usable_cores())
         cells = await asyncio.to_thread(space.cells, spec)
-        largest = max(cells, key=lambda cell: cell.fleet.instances)
+        largest = max(cells, key=lambda cell: (cell.fleet.instances, cell.fleet.mps == "on"))
         server, _ = await self._fleet.find_parts()
         space.check_arguments(server, spec)
         await self._fleet.check(largest.fleet, for_room=False)  # what does not fit is left out, cell by cell

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from lab_tui.model import AxisValue, Cell, Data, FleetSpec, LabError, SweepSpec, WindowSpec, Workload
-from lab_tui.serving import placement
+from lab_tui.serving import mps, placement
 from lab_tui.serving.cores import read_cores
 from lab_tui.serving.llama_server import SPARE_HTTP_THREADS, check_extra_args, check_placement
 from lab_tui.serving.parts import LlamaServer
@@ -121,6 +121,7 @@ AXES: dict[str, Axis] = {
         apply=_placement,
     ),
     "cpu-pin": Axis(words=("on", "off"), apply=_cpu_pin),
+    "mps": Axis(words=("off", "on"), apply=_fleet("mps")),
     "parallel": Axis(low=1, high=256, apply=_fleet("parallel")),
     "instances": Axis(low=1, high=64, apply=_fleet("instances")),
     "balancing": Axis(words=("round_robin", "least_conn"), apply=_fleet("balancing")),
@@ -238,12 +239,14 @@ def check(spec: SweepSpec) -> None:
 def check_arguments(build: LlamaServer, spec: SweepSpec) -> None:
     """Raise LabError when ``build`` does not take the arguments that vary, or takes them without a value.
 
-    So too when it cannot place instances as asked, or this system pins none to cores.
+    So too when it cannot place instances as asked, or this system pins none to cores or has no MPS.
     """
     for value in spec.axes.get("placement", (spec.fleet.placement,)):
         check_placement(build, msgspec.structs.replace(spec.fleet, placement=placed(value)))
     if spec.fleet.cpu_pin or "on" in spec.axes.get("cpu-pin", ()):
         read_cores()
+    if "on" in spec.axes.get("mps", (spec.fleet.mps,)) and (error := mps.obstacle()) is not None:
+        raise error
     for name in spec.axes:
         if not name.startswith(ARG):
             continue

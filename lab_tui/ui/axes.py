@@ -37,6 +37,7 @@ AXES = (
     Shown("gpu-layers", "GPU layers", "0,16,99"),
     Shown("placement", "placement", "spread,pack,split,0+1+1"),
     Shown("cpu-pin", "CPU pinning", "on,off: cores of its own"),
+    Shown("mps", "NVIDIA's MPS", "off,on"),
     Shown("balancing", "balancing", "round_robin,least_conn"),
     Shown("output-tokens", "answer lengths", "tokens, as an axis"),
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import NamedTuple
 
 from textual.content import Content
 
-from lab_tui.model import GpuReading, HostReading, InstanceView, Snapshot
+from lab_tui.model import GpuReading, HostReading, InstanceView, MpsView, Snapshot
 from lab_tui.ui import format as fmt
 from lab_tui.ui.panes import first
 from lab_tui.ui.series import Series
@@ -49,11 +50,20 @@ def lines(snapshot: Snapshot, series: Series, width: int, step: int, *, whole: b
         rows += _details(card, snapshot.instances, shared, width) if whole else []
     if whole:
         rows += _packed([(f"no card tells {text}", MUTED) for text in shared], width)
+        rows += _mps(snapshot.mps, width)
     if not rows:
         reason = fmt.clip(snapshot.gpu_reason or "no reading yet", max(width - 10, 0))
         rows = [Content.assemble(" GPU ", ("N/A", WARN), (f": {reason}", MUTED))]
     rows += _host(snapshot.host, width)
     return rows if snapshot.gpus or snapshot.instances else rows + first.no_card()
+
+
+def _mps(found: MpsView | None, width: int) -> list[Content]:
+    """Whether the instances on one card run side by side, and what would have them do so."""
+    if found is None or not found.said:
+        return []
+    style = WARN if found.hint else MUTED
+    return [Content.styled(f" {line}", style) for line in wrap(found.said, max(width - 2, 20))]
 
 
 def title(cards: Sequence[GpuReading]) -> str:

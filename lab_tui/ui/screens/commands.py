@@ -29,6 +29,7 @@ def up_command(spec: FleetSpec) -> str:
         ("--ctx-per-slot", spec.ctx_per_slot, default.ctx_per_slot),
         ("--max-streams", spec.max_streams, default.max_streams),
         ("--placement", spec.placement, default.placement),
+        ("--mps", spec.mps, default.mps),
     ):
         if value != usual:
             words += [option, str(value)]
