@@ -177,7 +177,8 @@ class _Places:
         beyond = f"beyond the {self._reserve_bytes / GB:.1f} GB left on each"
         return NoRoom(
             f"instance {index} needs {need / GB:.1f} GB {where}, free {beyond}: {left}",
-            "fewer instances, slots or tokens of context, a smaller quantisation, or another --placement",
+            "fewer instances, slots or tokens of context, or another --placement; "
+            "`--placement auto` with `-- --split-mode layer` leaves it to llama-server",
         )
 
 

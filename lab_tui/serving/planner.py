@@ -34,6 +34,9 @@ class CardsRead(Protocol):
         """Bytes by process and card."""
 
 
+# Which weights they keep in RAM, the estimate does not know.
+OFF_CARDS = frozenset({"-ot", "--override-tensor", "-cmoe", "--cpu-moe", "-ncmoe", "--n-cpu-moe"})
+
 LookAtCards = Callable[[], Awaitable[CardsRead]]
 
 
@@ -148,7 +151,13 @@ class Planner:
         return usable(build.devices, read.gpus, own, self.reserve_bytes, os.environ)
 
     def _need(self, spec: FleetSpec) -> Estimate | None:
-        """What one instance takes; None when the header of the model cannot be read: its start says so."""
+        """What one instance takes on cards; None when that is not known.
+
+        So it is when the header of the model cannot be read, as its start will say, and when arguments of
+        llama-server's own keep some of the weights off the cards.
+        """
+        if any(word in OFF_CARDS for word in spec.extra_args):
+            return None
         try:
             need = estimate(spec, read_shape(spec.model), gpu=True)
         except LabError:

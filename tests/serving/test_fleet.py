@@ -22,7 +22,7 @@ from lab_tui.serving.cores import read_cores, share_out, span
 from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.front import READY_TIMEOUT_S
 from lab_tui.serving.instance import NICE, NICE_WHILE_MEASURED
-from lab_tui.serving.placement import Seat
+from lab_tui.serving.placement import NoRoom, Seat
 from lab_tui.serving.planner import NoCards
 from lab_tui.serving.process import StopLadder
 from lab_tui.serving.readings import plain_http
@@ -137,6 +137,11 @@ async def test_each_instance_has_its_card_and_its_cores_and_keeps_them(
     await up(heir, grown)
     assert pids(heir) == running and [view.gpu for view in heir.views()] == ["0", "1"]
     assert [seat.cards for seat in await heir.seats(grown)] == [(0,), (1,)]
+    large = msgspec.structs.replace(grown, parallel=256, ctx_per_slot=1 << 20)
+    with pytest.raises(NoRoom, match=r"instance 0 needs .* GPU 0 22\.5 GB, GPU 1 22\.5 GB"):
+        await heir.up(large)
+    elsewhere = msgspec.structs.replace(large, extra_args=("--override-tensor", "exps=CPU"))
+    assert [seat.cards for seat in await heir.seats(elsewhere)] == [(0,), (1,)]  # its need is not known
     await up(heir, msgspec.structs.replace(grown, placement="1,0", cpu_pin=False))
     assert [cards for cards, _ in places(heir)] == ["GPU-1", "GPU-0"]
     assert {mask for _, masks in places(heir) for mask in masks} == {span(mask)}
