@@ -135,11 +135,11 @@ async def _stream(request: web.Request, items: AsyncIterator[Any]) -> web.Stream
 
 
 async def _info(engine: Engine, _: web.Request) -> web.StreamResponse:
-    return _answer(engine.info())
+    return _answer(engine.snapshots.info())
 
 
 async def _status(engine: Engine, _: web.Request) -> web.StreamResponse:
-    return _answer(engine.snapshot())
+    return _answer(engine.snapshots.now())
 
 
 async def _watch(engine: Engine, request: web.Request) -> web.StreamResponse:
@@ -147,11 +147,11 @@ async def _watch(engine: Engine, request: web.Request) -> web.StreamResponse:
         interval_s = min(60.0, max(0.1, float(request.query.get("interval", "1"))))
     except ValueError:
         raise LabError("interval is not a number", "give seconds") from None
-    return await _stream(request, engine.watch(interval_s))
+    return await _stream(request, engine.snapshots.watch(interval_s))
 
 
 async def _history(engine: Engine, _: web.Request) -> web.StreamResponse:
-    return _answer(engine.history.view())
+    return _answer(engine.snapshots.history.view())
 
 
 async def _slots(engine: Engine, request: web.Request) -> web.StreamResponse:

@@ -1,9 +1,8 @@
-"""The engine: owns the fleet, the queue, the store and the telemetry; commands in, snapshots out."""
+"""The engine: owns the fleet, the queue, the store and the telemetry, and does what it is told."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from lab_tui import __version__, paths, tasks
+from lab_tui import tasks
 from lab_tui.config import Settings, fleet_spec
 from lab_tui.engine import exports
 from lab_tui.engine.ahead import Ahead
@@ -19,23 +18,20 @@ from lab_tui.engine.last import LastFleet
 from lab_tui.engine.logs import follow as follow_lines
 from lab_tui.engine.logs import log_file
 from lab_tui.engine.mps import MpsWatch
+from lab_tui.engine.snapshots import Changes, Snapshots
 from lab_tui.load.plan import LoadPlan
 from lab_tui.model import (
     TABLE_FORMATS,
     BenchEvent,
     BenchSpec,
-    EngineInfo,
     ExportSpec,
     FleetSpec,
-    FrontState,
-    InstanceView,
     LabError,
     LoadView,
     Measurement,
     ModelFile,
     Outline,
     ResultsFile,
-    Snapshot,
     SweepSpec,
     SweepView,
 )
@@ -52,21 +48,18 @@ from lab_tui.sweep.fit import Fit, fitting
 from lab_tui.sweep.machine import Around
 from lab_tui.sweep.outline import look_ahead
 from lab_tui.sweep.queue import Queue
-from lab_tui.telemetry.history import History
 from lab_tui.telemetry.poller import Poller
-
-COALESCE_S = 0.05  # changes closer together than this reach viewers as one snapshot
 
 
 class Engine:
-    """Everything that runs. ``changed`` anywhere below wakes every watcher."""
+    """Everything that runs, and the commands for it; what viewers see of it is ``snapshots``."""
 
     def __init__(self, settings: Settings, *, runtime: Path, state: Path, logs: Path) -> None:
         self.settings = settings
         self.stop_requested = asyncio.Event()
-        self.history = History()
+        self._changes = Changes()
         self._poller = Poller(settings.engine.poll_s)
-        self.fleet = Fleet(settings, runtime, logs, self._on_change, self._poller.answered)
+        self.fleet = Fleet(settings, runtime, logs, self._changes.tell, self._poller.answered)
         self._store = Store(state / FILE_NAME)
         self._claim = asyncio.Lock()  # one load at a time: a bench or a cell
         self._calibration = Calibration(
@@ -79,20 +72,27 @@ class Engine:
         self._fit = Fit(self.fleet, lambda: self._poller.latest, settings.serve.reserve_gb)
         before = Before(self.fleet, state / "fleet-before-sweep.json")
         self.queue = Queue(
-            self.fleet, self._store, self._meter, self._fit, before, self._claim, self._on_change
+            self.fleet, self._store, self._meter, self._fit, before, self._claim, self._changes.tell
         )
-        self._ahead = Ahead(settings, lambda: self.fleet.spec is None, self._on_change)
+        self._ahead = Ahead(settings, lambda: self.fleet.spec is None, self._changes.tell)
         self._mps = MpsWatch(lambda: self._poller.latest.gpus)
         self._last = LastFleet(state / "fleet-last.json")
+        self.snapshots = Snapshots(
+            self.fleet,
+            self.queue,
+            self._store,
+            self._poller,
+            self._ahead,
+            self._mps,
+            self._last,
+            self._changes,
+            self.stop_requested,
+            logs / "engine.log",
+        )
         self._logs = logs
-        self._began = time.monotonic()
         self._keep_fleet = False
-        self._seq = 0
-        self._changes = asyncio.Event()
-        self._bench_view: LoadView | None = None
         self._bench: asyncio.Task[Measurement] | None = None
         self._bench_stop = asyncio.Event()
-        self._sampler: asyncio.Task[None] | None = None
         self._commands: set[asyncio.Task[Any]] = set()  # under way, whether or not who asked waits
 
     # -- life
@@ -106,13 +106,13 @@ class Engine:
         await self.queue.start(resume=self.settings.engine.resume_queue)
         self._ahead.start()
         self._mps.start()
-        self._sampler = tasks.begin(self._sample(), "history sampler")
+        self.snapshots.start()
 
     def request_stop(self, keep_fleet: bool = False) -> None:
         """Ask for the end; ``stop_requested`` tells whoever runs the engine."""
         self._keep_fleet = keep_fleet
         self.stop_requested.set()
-        self._on_change()
+        self._changes.tell()
 
     def kill_children(self) -> None:
         """Whoever waits for the end of the fleet need not wait any longer."""
@@ -120,7 +120,7 @@ class Engine:
 
     async def stop(self) -> None:
         """End the load, the queue and (unless it is to be kept) the fleet, then the store."""
-        await tasks.end(self._sampler)
+        await self.snapshots.stop()
         await self._ahead.stop()
         await self._mps.stop()
         await self.queue.stop()
@@ -134,65 +134,7 @@ class Engine:
         await self._poller.stop()
         await self._store.close()
 
-    # -- looking
-
-    def info(self) -> EngineInfo:
-        """Who this is."""
-        return EngineInfo(
-            pid=os.getpid(),
-            version=__version__,
-            uptime_s=time.monotonic() - self._began,
-            socket=str(paths.socket_path()),
-            log=str(self._logs / "engine.log"),
-        )
-
-    def snapshot(self) -> Snapshot:
-        """Everything, whole."""
-        self._seq += 1
-        reading = self._poller.latest
-        load = self.queue.load or self._bench_view
-        instances = self._instances(load)
-        return Snapshot(
-            seq=self._seq,
-            time=time.time(),
-            engine=self.info(),
-            fleet=self.fleet.spec,
-            front=self.fleet.front.view,
-            traffic=self.fleet.front.traffic,
-            instances=instances,
-            load=load,
-            sweep=self.queue.running(),
-            queue=self.queue.views(),
-            queue_paused=self.queue.paused,
-            gpus=reading.gpus,
-            gpu_reason=reading.gpu_reason,
-            host=reading.host,
-            notices=self._notices(),
-            parts=self._ahead.parts if self.fleet.spec is None else (),
-            mps=self._mps.view(self.fleet, instances),
-            last_fleet=self._last.spec,
-        )
-
-    async def watch(self, interval_s: float) -> AsyncGenerator[Snapshot, None]:
-        """Snapshots until the engine stops: every ``interval_s``, and at once when a state changes."""
-        before: Snapshot | None = None
-        due = 0.0
-        while not self.stop_requested.is_set():
-            now = time.monotonic()
-            snapshot = self.snapshot()
-            if now >= due or before is None or _states(snapshot) != _states(before):
-                yield snapshot
-                before = snapshot
-                due = now + interval_s
-            await self._change_or(due - time.monotonic())
-
-    async def _change_or(self, timeout_s: float) -> None:
-        changes = self._changes
-        try:
-            await asyncio.wait_for(changes.wait(), max(timeout_s, 0.001))
-        except TimeoutError:
-            return
-        await asyncio.sleep(COALESCE_S)
+    # -- questions
 
     def log_lines(self, source: str, tail: int, *, follow: bool) -> AsyncGenerator[str, None]:
         """Lines of a log: "0", "1", …, "nginx" or "engine". Raises LabError for another name."""
@@ -287,7 +229,7 @@ class Engine:
 
     def _occupied(self) -> LabError:
         """What keeps a bench from beginning, and how it ends."""
-        sweep, bench = self.queue.running(), self._bench_view
+        sweep, bench = self.queue.running(), self.snapshots.bench
         if sweep is not None:
             return LabError(
                 f"sweep {sweep.id} {sweep.name} is measuring {sweep.now}".rstrip(),
@@ -306,7 +248,7 @@ class Engine:
         events: asyncio.Queue[BenchEvent] = asyncio.Queue()
 
         def on_view(view: LoadView) -> None:
-            self._bench_view = view
+            self.snapshots.bench = view
             events.put_nowait(BenchEvent(view=view))
 
         async with self._claim:
@@ -320,7 +262,7 @@ class Engine:
             task.add_done_callback(lambda _: ended())
 
             def ended() -> None:
-                self._bench_view = None
+                self.snapshots.bench = None
                 events.put_nowait(BenchEvent())
 
             self._bench = task
@@ -352,61 +294,3 @@ class Engine:
             cards_every_s=latest.cards_every_s,
             slow_every_s=latest.slow_every_s,
         )
-
-    def _instances(self, load: LoadView | None) -> tuple[InstanceView, ...]:
-        """The instances, with the load's own live rate where it loads them, and memory on the GPU."""
-        rates = load.tps_by_instance if load else {}
-        reading = self._poller.latest
-        return tuple(
-            msgspec.structs.replace(reading.with_memory(view), tps=rates.get(view.index, view.tps))
-            for view in self.fleet.views()
-        )
-
-    def _notices(self) -> tuple[str, ...]:
-        rooms = (self.fleet, self.queue, self._store)
-        notices = [room.notice for room in rooms if room.notice]
-        front = self.fleet.front.view
-        if front.state == FrontState.FAILED and front.reason:
-            notices.append(front.reason)
-        if self.queue.paused and self.queue.views():
-            notices.append("the sweep queue is paused: p or `lab-tui queue resume` goes on")
-        return tuple(notices)
-
-    def _on_change(self) -> None:
-        """Wake every watcher now waiting; later ones wait on a new event."""
-        changes, self._changes = self._changes, asyncio.Event()
-        changes.set()
-
-    async def _sample(self) -> None:
-        while True:
-            snapshot = self.snapshot()
-            self.history.append(snapshot.time, _series(snapshot))
-            await asyncio.sleep(1.0)
-
-
-def _states(snapshot: Snapshot) -> tuple[object, ...]:
-    """What of a snapshot is a state rather than a reading: its change cannot wait for the tick."""
-    return (
-        snapshot.fleet,
-        snapshot.front,
-        tuple((i.state, i.reason, i.pid) for i in snapshot.instances),
-        snapshot.load.phase if snapshot.load else None,
-        tuple((s.id, s.status, s.now, s.cells_measured, s.cells_failed) for s in snapshot.queue),
-        snapshot.queue_paused,
-        snapshot.notices,
-        snapshot.parts,
-    )
-
-
-def _series(snapshot: Snapshot) -> dict[str, float | None]:
-    """The readings of a snapshot that are kept for an hour."""
-    series: dict[str, float | None] = {
-        "tps": snapshot.tps,
-        "ttft_p95_ms": snapshot.ttft_p95_ms,
-        "streams": snapshot.streams,
-        "queue": snapshot.waiting,
-        "cpu_pct": snapshot.host.cpu_pct,
-    }
-    series |= {f"tps.{i.index}": i.tps for i in snapshot.instances}
-    series |= {f"gpu.{gpu.index}": gpu.util_pct for gpu in snapshot.gpus}
-    return series
