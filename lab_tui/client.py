@@ -103,6 +103,10 @@ class EngineClient:
 
     # -- the fleet
 
+    async def check(self, spec: FleetSpec) -> None:
+        """Raise LabError where ``up`` would; nothing is touched."""
+        await self._call("POST", "/fleet/check", None, body=spec)
+
     async def up(self, spec: FleetSpec) -> None:
         """Make the fleet be ``spec``. Returns once it is checked and starting, not when it is ready."""
         await self._call("POST", "/fleet/up", None, body=spec)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from lab_tui.cli import fleet, status, sweep
+from lab_tui.cli import cut, status, sweep
 from lab_tui.cli.output import table
 from lab_tui.engine.logs import log_file
-from lab_tui.model import LabError, Snapshot, SweepDetail
+from lab_tui.model import LabError, Snapshot, SweepDetail, SweepSpec
 from tests.store.helpers import sweep_spec, viewed
 from tests.ui.fake import FLEET, FakeClient, instance, snapshot, sweep_view
 
@@ -24,40 +26,76 @@ class Terminal(io.StringIO):
         return True
 
 
-def ask(
-    monkeypatch: pytest.MonkeyPatch, answer: str, *, yes: bool = False, kept: int = 1, **spec: Any
-) -> str:
-    """What is asked before the fleet of the fake becomes another; the end of the command when it is no."""
-    terminal = Terminal()
+class Asked:
+    """What a command asks before it cuts the streams of the fake's fleet, each instance having 19."""
 
-    async def keep(*_: object) -> int:
-        return kept
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        instances = tuple(map(instance, range(4)))
+        self.client = FakeClient(snapshot(instances=instances, load=None, sweep=None, queue=()))
+        self.kept = 1  # instances that stay as they are
+        self._patch = monkeypatch
+        monkeypatch.setattr(cut, "EngineClient", lambda: self.client)
+        monkeypatch.setattr(cut, "_build", self._no_build)
+        monkeypatch.setattr(cut, "_kept", lambda *_: self.kept)
 
-    state = snapshot(instances=tuple(map(instance, range(4))))
-    monkeypatch.setattr(fleet, "EngineClient", lambda: FakeClient(state))
-    monkeypatch.setattr(fleet, "_kept", keep)
-    monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
-    monkeypatch.setattr(sys, "stderr", terminal)
-    fleet.ask_before_cutting(msgspec.structs.replace(FLEET, **spec), yes)
-    return terminal.getvalue()
+    async def _no_build(self) -> None:
+        """Nobody asks a real one."""
+
+    def before(self, act: Callable[[], None], answer: str = "y") -> str:
+        terminal = Terminal()
+        self._patch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
+        self._patch.setattr(sys, "stderr", terminal)
+        act()
+        return terminal.getvalue()
+
+    def up(self, answer: str = "y", *, yes: bool = False, **spec: Any) -> str:
+        return self.before(lambda: cut.ask_before_cutting(replace(FLEET, **spec), yes), answer)
+
+    def sweep(self, answer: str = "y", *, yes: bool = False, **axes: tuple[int, ...]) -> str:
+        spec = SweepSpec(name="custom", fleet=FLEET, axes={"concurrency": (1,), **axes})
+        return self.before(lambda: cut.ask_before_sweep(spec, yes), answer)
 
 
 def test_live_streams_are_cut_only_after_a_yes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each instance has 16 streams at work and 3 waiting; the first one stays as it is."""
-    assert "This cuts 57 live streams of the running fleet" in ask(monkeypatch, "y", parallel=4)
-    assert "This cuts 76 live streams" in ask(monkeypatch, "y", front_port=8089)
-    assert ask(monkeypatch, "", yes=True, parallel=4) == ""
-    assert ask(monkeypatch, "", kept=4) == ""
+    asked = Asked(monkeypatch)
+    assert "This cuts 57 live streams of the running fleet" in asked.up(parallel=4)
+    assert asked.client.calls == [("check", replace(FLEET, parallel=4))]
+    assert "This cuts 76 live streams" in asked.up(front_port=8089)
+    assert asked.up("", yes=True, parallel=4) == ""
+    with pytest.raises(SystemExit) as end:
+        asked.up("", parallel=4)
+    assert end.value.code == 1
+    asked.kept = 4
+    assert asked.up("") == ""
     keys = tmp_path / "keys"
     keys.touch()  # with other keys in it every instance begins anew
-    assert "This cuts 76 live streams" in ask(monkeypatch, "y", kept=4, api_key_file=str(keys))
+    assert "This cuts 76 live streams" in asked.up(api_key_file=str(keys))
     os.utime(keys, (0, 0))
-    assert ask(monkeypatch, "", kept=4, api_key_file=str(keys)) == ""
-    with pytest.raises(SystemExit) as end:
-        ask(monkeypatch, "", parallel=4)
-    assert end.value.code == 1
+    assert asked.up("", api_key_file=str(keys)) == ""
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    fleet.ask_before_cutting(FLEET, yes=False)  # no terminal: nothing is asked
+    cut.ask_before_cutting(FLEET, yes=False)  # no terminal: nothing is asked
+
+
+def test_a_sweep_asks_before_it_takes_the_fleet_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    assert "takes the fleet over and cuts 57 live streams" in asked.sweep(parallel=(1, 4))
+    assert asked.sweep("", yes=True, parallel=(1, 4)) == ""
+    with pytest.raises(SystemExit):
+        asked.sweep("n", parallel=(1, 4))
+    asked.kept = 4
+    assert asked.sweep("") == ""  # it measures what runs
+    asked.kept = 0
+    asked.client.state = replace(asked.client.state, queue=(sweep_view(),))
+    assert asked.sweep("") == ""  # those before it decide on the fleet
+
+
+def test_what_would_be_refused_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    asked.client.refusal = LabError("a sweep is using the fleet")
+    for ask in (asked.up, asked.sweep):
+        with pytest.raises(LabError, match="is using the fleet"):
+            ask("")
 
 
 def test_the_status_of_no_engine_has_the_keys_of_any() -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import sys
-import time
-from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab_tui import paths
-from lab_tui.cli.output import INTERRUPTED, Progress, fail, put, run, say
+from lab_tui.cli.cut import Yes, ask_before_cutting
+from lab_tui.cli.output import Progress, put, run, say
 from lab_tui.client import EngineClient, EngineGone, engine_session, ensure_engine
 from lab_tui.model import (
     FleetSpec,
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 OVER = (InstanceState.READY, InstanceState.FAILED, InstanceState.STOPPED)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before live streams are cut.")]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="A GGUF file.")]
 
 
@@ -156,59 +153,6 @@ async def bring_up(spec: FleetSpec) -> str:
         model = printable(Path(spec.model).name)
         say(f"{spec.instances} × {plural(spec.parallel, 'slot')} of {model} are ready")
         return snapshot.front.url or ""
-
-
-def ask_before_cutting(spec: FleetSpec, yes: bool) -> None:
-    """On a terminal, ask before ``spec`` ends the live streams of others. A no ends the command."""
-    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return
-    streams = run(_streams_cut(spec))
-    if not streams:
-        return
-    try:
-        if not typer.confirm(
-            f"This cuts {plural(streams, 'live stream')} of the running fleet. Go on?", err=True
-        ):
-            fail("nothing was changed")
-    except typer.Abort:  # ctrl-C
-        raise SystemExit(INTERRUPTED) from None
-
-
-async def _streams_cut(spec: FleetSpec) -> int:
-    """Requests in the instances that would be stopped to make the fleet ``spec``."""
-    async with EngineClient() as client:
-        try:
-            snapshot = await client.snapshot()
-        except EngineGone:
-            return 0
-    live = [(view.busy or 0) + (view.queue or 0) for view in snapshot.instances]
-    now = snapshot.fleet
-    if now is None or (now.host, now.front_port) != (spec.host, spec.front_port):
-        return sum(live)  # the front begins anew
-    if spec.api_key_file and _written_since(Path(spec.api_key_file), snapshot.instances):
-        return sum(live)  # with other keys all of them do
-    return sum(live[await _kept(spec, now, snapshot.instances) :]) if any(live) else 0
-
-
-def _written_since(file: Path, instances: Sequence[InstanceView]) -> bool:
-    """Whether a file was written after the first of these instances had begun."""
-    up_s = max((view.uptime_s or 0.0 for view in instances), default=0.0)
-    return file.stat().st_mtime > time.time() - up_s
-
-
-async def _kept(spec: FleetSpec, now: FleetSpec, instances: Sequence[InstanceView]) -> int:
-    """How many instances of the fleet ``now``, from the first on, ``spec`` leaves as they are."""
-    from lab_tui import config
-    from lab_tui.serving import llama_server, parts
-
-    if (now.placement, now.cpu_pin, now.mps) != (spec.placement, spec.cpu_pin, spec.mps):
-        return 0  # they all are given places anew
-    build = await parts.probe_llama_server(parts.find_llama_server(config.load()))
-    pairs = zip(instances, range(spec.instances), strict=False)
-    same = (
-        llama_server.command(build, now, at) == llama_server.command(build, spec, at) for _, at in pairs
-    )  # what their places add is not known here, and is the same
-    return sum(1 for _ in itertools.takewhile(bool, same))
 
 
 def _failure(instance: InstanceView) -> LabError:

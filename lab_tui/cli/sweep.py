@@ -16,9 +16,10 @@ import typer
 
 from lab_tui.cli import workload as options
 from lab_tui.cli.bench import StreamTps, Ttft, check_seconds, slo
+from lab_tui.cli.cut import ask_before_cutting, ask_before_sweep
 from lab_tui.cli.dry_run import outlined
 from lab_tui.cli.dry_run import text as outline_text
-from lab_tui.cli.fleet import Json, Model, ask_before_cutting, bring_up, spec_from
+from lab_tui.cli.fleet import Json, Model, bring_up, spec_from
 from lab_tui.cli.output import Progress, duration, fail, number, put, put_file, put_json, run, say
 from lab_tui.cli.status import best_text, sweep_line
 from lab_tui.client import EngineClient, EngineGone, engine_session
@@ -76,11 +77,16 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it comes to; start and queue nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Yes, more than 10,000 cells.")] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="Do not ask before live streams are cut; take over 10,000 cells."),
+    ] = False,
 ) -> None:
     """Search the settings for the sweet spot: measure every cell of the axes, name the best.
 
     Without --preset and --axis it is the quick one. --axis beside --preset adds to its axes, or replaces one.
+    It takes the running fleet over. Where that cuts live streams it asks on a terminal, and goes ahead
+    elsewhere.
     """
     changes: dict[str, Any] = {"slo": slo(slo_ttft_ms, slo_stream_tps), "large": yes}
     if strategy is not None:
@@ -117,7 +123,9 @@ def sweep(
         raise LabError("--csv - and --json both write to standard output", "choose one")
     if csv is not None and not to_stdout:
         _check_writable(csv)
-    detail = run(_sweep(asked, None if to_stdout else csv, detach))
+    spec = asked(run(_snapshot()))
+    ask_before_sweep(spec, yes)
+    detail = run(_sweep(spec, None if to_stdout else csv, detach))
     if detach:
         put_json(to_json(detail)) if as_json else put(sweep_line(detail.view))
         return
@@ -153,8 +161,7 @@ def to_json(detail: SweepDetail) -> object:
     return document(detail)
 
 
-async def _sweep(asked: Asked, csv: Path | None, detach: bool) -> SweepDetail:
-    spec = asked(await _snapshot())
+async def _sweep(spec: SweepSpec, csv: Path | None, detach: bool) -> SweepDetail:
     async with engine_session() as client:
         view = await client.sweep(spec)
         cells = plural(view.cells_total, "cell")

@@ -8,7 +8,8 @@ from typing import Annotated, NamedTuple
 import typer
 
 from lab_tui import files, findings
-from lab_tui.cli.fleet import Model, Yes, ask_before_cutting, bring_up
+from lab_tui.cli.cut import Yes, ask_before_cutting
+from lab_tui.cli.fleet import Model, bring_up
 from lab_tui.cli.output import put, put_file, run, say
 from lab_tui.client import EngineClient, engine_session
 from lab_tui.model import FLEET_FORMATS, CellView, ExportSpec, FleetSpec, LabError

@@ -58,6 +58,7 @@ def application(engine: Engine) -> web.Application:
     get("/sweeps", _sweeps)
     get("/sweeps/{id}", _sweep)
     post("/models", _models)
+    post("/fleet/check", _check)
     post("/fleet/up", _up)
     post("/fleet/down", _down)
     post("/instances/{index}/{action}", _instance)
@@ -186,6 +187,11 @@ async def _models(engine: Engine, request: web.Request) -> web.StreamResponse:
     spec = await _body(request, FleetSpec)
     check_ranges(spec)  # who may ask does not matter for what fits
     return await _stream(request, engine.models(spec))
+
+
+async def _check(engine: Engine, request: web.Request) -> web.StreamResponse:
+    await engine.check(await _body(request, FleetSpec))
+    return _answer(None)
 
 
 async def _up(engine: Engine, request: web.Request) -> web.StreamResponse:

@@ -180,6 +180,11 @@ class Engine:
             await self.fleet.up(spec)
             self._last.keep(spec)
 
+    async def check(self, spec: FleetSpec) -> None:
+        """Raise LabError where ``up`` would; nothing is touched."""
+        self._refuse_while_measuring()
+        await self.fleet.check(spec)
+
     async def instance(self, index: int, action: str) -> None:
         """``start``, ``stop`` or ``restart`` one instance. Raises LabError while something is measured."""
         actions = {"start": self.fleet.start, "stop": self.fleet.stop, "restart": self.fleet.restart}

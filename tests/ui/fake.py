@@ -367,6 +367,9 @@ class FakeClient(EngineClient):
         while follow and not self.log_ends:
             await asyncio.sleep(0.05)
 
+    async def check(self, spec: FleetSpec) -> None:
+        self._answer("check", spec)
+
     async def up(self, spec: FleetSpec) -> None:
         self._answer("up", spec)
 
