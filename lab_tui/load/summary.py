@@ -177,9 +177,9 @@ def _answer_flags(plan: LoadPlan, found: Found, sample: Sample, elapsed: float, 
     flags = []
     finished = sample.finished
     if not finished:
-        flags.append(
-            f"no whole request ended inside the window of {elapsed:.1f} s: TPOT is of unfinished ones"
-        )
+        paced = any(seconds_per_token(answer, sample.ratio) for answer in sample.paced)
+        what = "TPOT is of unfinished ones" if paced else "there is no TPOT"
+        flags.append(f"no whole request ended inside the window of {elapsed:.1f} s: {what}")
     if fast := sum(map(too_fast, sample.paced)):
         flags.append(
             f"pace: {fast} of {len(sample.paced)} answers came within {SHORTEST_SPAN_S * 1000:g} ms of their "

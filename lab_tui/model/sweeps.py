@@ -80,9 +80,10 @@ class CellView(Data, frozen=True, kw_only=True):
     cell: Cell
     status: CellStatus
     reason: str = ""
-    result: Measurement | None = None  # of the first run
+    result: Measurement | None = None  # as it is kept: of the first run; as it is shown: see `runs_tps`
     repeats: tuple[Measurement, ...] = ()  # of those that confirm it, in order; as they are kept
-    runs_tps: tuple[float, ...] = ()  # as it is shown: of every run, where `result` has the tok/s of all
+    # As it is shown: of every run, where `result` has the tok/s of all, and all else of the one it names.
+    runs_tps: tuple[float, ...] = ()
     started: float | None = None  # unix time
     took_s: float | None = None  # the first run, with start-up, warm-up and drain
     context: dict[str, Any] = {}  # commands, nginx.conf, versions, model hash, last log lines

@@ -6,11 +6,11 @@ first runs alone, so a sweep whose engine died goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from lab_tui.model import CellView, Slo
+from lab_tui.model import CellView, Measurement, Slo
 from lab_tui.sweep.predict import Learnt
 from lab_tui.sweep.runs import Figures, drift, figures, is_settled, keeps, repeated, sound, spread
 
@@ -27,12 +27,17 @@ def known(cells: Sequence[CellView], slo: Slo) -> Known:
     return {index: one for index, one in _measured(cells, slo).items() if is_settled(one)}
 
 
-def _measured(cells: Sequence[CellView], slo: Slo) -> Known:
-    """The figures of every sound cell within the SLO, those too that more runs may settle.
+def counting(cells: Sequence[CellView]) -> Callable[[CellView], tuple[Measurement, ...]]:
+    """What gives the runs of a cell that count.
 
     Where the machine has drifted, only runs of the confirmation can be compared: they were in turn.
     """
-    counted = repeated if drift(cells) is not None else sound
+    return repeated if drift(cells) is not None else sound
+
+
+def _measured(cells: Sequence[CellView], slo: Slo) -> Known:
+    """The figures of every sound cell within the SLO, those too that more runs may settle."""
+    counted = counting(cells)
     groups = {cell.index: counted(cell) for cell in cells}
     between = spread(groups.values())
     found = {index: figures(group, between) for index, group in groups.items()}

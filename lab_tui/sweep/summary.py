@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 import msgspec
 
-from lab_tui.model import Best, CellStatus, CellView, Data, Phase, Slo, SweepDetail, SweepStatus, SweepView
+from lab_tui.model import (
+    Best,
+    CellStatus,
+    CellView,
+    Data,
+    Measurement,
+    Phase,
+    Slo,
+    SweepDetail,
+    SweepStatus,
+    SweepView,
+)
 from lab_tui.store.store import StoredSweep
 from lab_tui.sweep import confirm, course
 from lab_tui.sweep.plan import slots
@@ -17,6 +28,7 @@ from lab_tui.text import plural
 
 OVER = (SweepStatus.DONE, SweepStatus.FAILED, SweepStatus.ABORTED)
 RUNS = "runs_tps"  # in the context of an imported cell: the tok/s of its runs, where the file has them
+OF_ONE_RUN = "all but tok/s and its interval is of this one, the nearest to the mean"
 DRIFT_WORTH_SAYING = 0.01  # as a share of tok/s
 
 
@@ -147,25 +159,38 @@ def closing_words(sweep: StoredSweep) -> str:
 
 def detail(sweep: StoredSweep, line: SweepView) -> SweepDetail:
     """One sweep with all its cells, those with several runs at the tok/s of them together."""
-    found = confirm.known(sweep.cells, Slo())
+    found, counted = confirm.known(sweep.cells, Slo()), confirm.counting(sweep.cells)
     return SweepDetail(
         view=line,
         spec=sweep.spec,
-        cells=tuple(_together(cell, found.get(cell.index)) for cell in sweep.cells),
+        cells=tuple(_together(cell, found.get(cell.index), counted(cell)) for cell in sweep.cells),
         tied=amount(sweep.cells, sweep.spec.slo).tied,
     )
 
 
-def _together(cell: CellView, found: Figures | None) -> CellView:
+def _together(cell: CellView, found: Figures | None, counted: Sequence[Measurement]) -> CellView:
+    """A cell as it is shown: tok/s and interval of its runs together, all else of one, named in the flags.
+
+    That one is the nearest to their mean, of those that are not unstable where there are any: verdict and
+    notes of several runs have no mean, and figures of different ones would not belong together.
+    """
     if cell.result is None or not cell.repeats:
         return msgspec.structs.replace(cell, runs_tps=tuple(cell.context.get(RUNS, ())))
-    shown = found or figures(runs(cell), None)
+    every = runs(cell)
+    counted = counted if found else every
+    shown = found or figures(every, None)
     assert shown is not None  # it has runs
+    steady = [run for run in counted if run.verdict != UNSTABLE] or counted
+    nearest = min(steady, key=lambda run: abs(run.throughput_tps - shown.tps))
+    number = next(place for place, run in enumerate(every, start=1) if run is nearest)
     result = msgspec.structs.replace(
-        cell.result, throughput_tps=shown.tps, throughput_ci95_tps=shown.half_width
+        nearest,
+        throughput_tps=shown.tps,
+        throughput_ci95_tps=shown.half_width,
+        flags=(f"run {number} of {len(every)}: {OF_ONE_RUN}", *nearest.flags),
     )
-    every = tuple(run.throughput_tps for run in runs(cell))
-    return msgspec.structs.replace(cell, result=result, repeats=(), runs_tps=every)
+    rates = tuple(run.throughput_tps for run in every)
+    return msgspec.structs.replace(cell, result=result, repeats=(), runs_tps=rates)
 
 
 def _eta_s(sweep: StoredSweep, open_cells: int, running_s: float) -> float | None:

@@ -144,6 +144,19 @@ def test_where_every_cell_is_unstable_that_is_said() -> None:
     assert (nothing.best, nothing.remark) == (None, "every measured cell is failing or unstable")
 
 
+def test_a_cell_of_several_runs_shows_figures_of_one_run_and_says_of_which() -> None:
+    """The mean of 100, 130 and 124 is 118: the third is nearest."""
+    first, *rest = viewed(sweep_spec(), 100.0)
+    slow = measurement(100.0, ttft_ms=Percentiles(p95=900.0), verdict="slots full", flags=("TPOT is odd",))
+    again = (measurement(130.0), measurement(124.0, ttft_ms=Percentiles(p95=50.0), verdict="CPU saturated"))
+    sweep = stored((msgspec.structs.replace(first, result=slow, repeats=again), *rest))
+    shown = summary.detail(sweep, summary.view(sweep)).cells[0]
+    assert shown.result is not None and shown.runs_tps == (100.0, 130.0, 124.0)
+    assert shown.result.throughput_tps == pytest.approx(118.0)
+    assert (shown.result.ttft_ms.p95, shown.result.verdict) == (50.0, "CPU saturated")
+    assert shown.result.flags == (f"run 3 of 3: {summary.OF_ONE_RUN}",)
+
+
 def served(*figures: tuple[float, float, float]) -> tuple[CellView, ...]:
     """Cells of (tok/s, p95 TTFT, p5 of per-stream tok/s)."""
     cells = viewed(sweep_spec(), *[tps for tps, _, _ in figures])
