@@ -5,12 +5,13 @@ Commands and screens both use it; it knows nothing but the shared data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePath
 from typing import NamedTuple
 
 import msgspec
 
-from lab_tui.model import CellStatus, CellView, FleetSpec, LabError, SweepDetail, SweepSpec
+from lab_tui.model import CellStatus, CellView, Data, FleetSpec, LabError, SweepDetail, SweepSpec, Workload
 
 # --- one cell ---------------------------------------------------------------------------------
 
@@ -127,6 +128,82 @@ def compare(a: SweepDetail, b: SweepDetail) -> Comparison:
     return Comparison(
         names, [Pair(key, rate, others[key]) for key, rate in _rates(a, names) if key in others]
     )
+
+
+# Of a fleet, what says where and for whom it serves, or how large the sweep around it was: no difference.
+ASIDE = ("model", "threads_http", "base_port", "front_port", "host", "api_key_file", "insecure",
+         "max_streams", "max_body_mb")  # fmt: skip
+IMPORTED = "imported"  # in the context of a cell whose file says nothing but figures
+MOST_VALUES = 3  # of a setting, that are named
+
+
+def differences(a: SweepDetail, b: SweepDetail) -> tuple[str, ...]:
+    """What else was not the same in the cells that two sweeps have in common, each in a few words.
+
+    The model, the machine, llama-server, and every setting of fleet and requests: ``prompt tokens 64, then
+    128``. What one of them does not say is no difference; of an import hardly anything is known.
+    """
+    names = compare(a, b).names
+    mine, theirs = ({_key(c, names): c for c in one.cells if c.result is not None} for one in (a, b))
+    common = mine.keys() & theirs.keys()
+    if not common:
+        return ()
+    ours = [mine[key] for key in common], [theirs[key] for key in common]
+    imported = [
+        f"#{one.view.id} was imported: its model, machine and requests are not known"
+        for one, cells in zip((a, b), ours, strict=True)
+        if any(IMPORTED in cell.context for cell in cells)
+    ]
+    return tuple(imported) or tuple(_differences(*ours))
+
+
+def _differences(mine: Sequence[CellView], theirs: Sequence[CellView]) -> Iterator[str]:
+    for what, value in (*_ORIGINS, *_SETTINGS):
+        one, other = {value(cell) for cell in mine}, {value(cell) for cell in theirs}
+        if one != other and "" not in one | other:
+            yield f"{what} {_values(one)}, then {_values(other)}"
+
+
+def _values(values: set[object]) -> str:
+    """``64``, ``none``, ``on, off``."""
+    texts = sorted(" ".join(v) if isinstance(v, tuple) else str(v) for v in values if v not in (None, ()))
+    texts += ["none"] * (len(texts) < len(values))
+    return ", ".join(texts) if len(texts) <= MOST_VALUES else f"{len(texts)} values"
+
+
+def _model(cell: CellView) -> str:
+    """The name of its file, and where that was read the beginning of its hash."""
+    digest = (cell.context.get("model") or {}).get("sha256_of_ends", "")
+    name = PurePath(cell.cell.fleet.model).name
+    return f"{name} ({digest[:8]})" if digest else name
+
+
+def _server(cell: CellView) -> str:
+    return str((cell.context.get("versions") or {}).get("llama-server", ""))
+
+
+def _setting(part: Callable[[CellView], object], field: str) -> Callable[[CellView], object]:
+    return lambda cell: getattr(part(cell), field)
+
+
+def _settings_of(
+    kind: type[Data], part: Callable[[CellView], object]
+) -> Iterator[tuple[str, Callable[[CellView], object]]]:
+    for field in kind.__struct_fields__:
+        if field not in ASIDE:
+            yield field.replace("_", " "), _setting(part, field)
+
+
+# What is compared, and how a cell says it; "": it does not.
+_ORIGINS: tuple[tuple[str, Callable[[CellView], object]], ...] = (
+    ("model", _model),
+    ("machine", lambda cell: cell.context.get("machine", "")),
+    ("llama-server", _server),
+)
+_SETTINGS = (
+    *_settings_of(Workload, lambda cell: cell.cell.workload),
+    *_settings_of(FleetSpec, lambda cell: cell.cell.fleet),
+)
 
 
 def _rates(detail: SweepDetail, names: Sequence[str]) -> list[tuple[tuple[object, ...], Rate]]:

@@ -12,7 +12,7 @@ import typer
 
 from lab_tui import files, findings
 from lab_tui.cli.fleet import Json
-from lab_tui.cli.output import duration, number, put, put_file, put_json, run, table, terminal_width
+from lab_tui.cli.output import duration, number, put, put_file, put_json, run, say, table, terminal_width
 from lab_tui.cli.status import best_text, sweep_line
 from lab_tui.cli.sweep import to_json
 from lab_tui.client import engine_session
@@ -132,14 +132,17 @@ def compare(first: Annotated[int, typer.Argument(metavar="A")],
     """The cells that two sweeps have in common, side by side, and whether they can be told apart."""
     a, b = run(_details(first, second))
     names, pairs = findings.compare(a, b)
+    differences = findings.differences(a, b)
     if as_json:
-        put_json([_pair(pair, names) for pair in pairs])
+        put_json([_pair(pair, names) | {"differences": differences} for pair in pairs])
     elif not pairs:
         raise LabError(f"sweeps {first} and {second} have no measured cell in common")
     else:
         head = ["INST", "PAR", "CONC", *(name.upper() for name in names[3:])]
         head += [f"TOK/S of {first}", "±", f"TOK/S of {second}", "±", "RATIO", "DIFFERENCE"]
         put(table(head, [_pair_line(pair) for pair in pairs]))
+        if differences:
+            say(f"not measured alike: {'; '.join(differences)}")
 
 
 async def _details(first: int, second: int) -> tuple[SweepDetail, SweepDetail]:

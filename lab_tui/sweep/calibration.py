@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import platform
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +25,7 @@ from lab_tui.serving.nginx_conf import FrontSpec
 from lab_tui.serving.parts import Nginx
 from lab_tui.serving.ports import free_port
 from lab_tui.serving.process import end_session
+from lab_tui.sweep.machine import machine_name
 
 STREAMS = 256  # enough that each token comes in a packet of its own
 # Client and front take under 60 µs of a core for a token on the slowest machines seen: below this rate
@@ -91,15 +90,15 @@ class Calibration:
         return found
 
     def _kept(self, nginx: Nginx) -> Ceilings:
-        found_on = machine(nginx)
+        here = found_on(nginx)
         try:
             kept = msgspec.json.decode(self._file.read_bytes(), type=Ceilings)
         except FileNotFoundError:
-            return Ceilings(found_on=found_on)
+            return Ceilings(found_on=here)
         except msgspec.DecodeError as error:
             log.warning("%s cannot be read (%s): the ceilings are found anew", self._file, error)
-            return Ceilings(found_on=found_on)
-        return kept if kept.found_on == found_on else Ceilings(found_on=found_on)
+            return Ceilings(found_on=here)
+        return kept if kept.found_on == here else Ceilings(found_on=here)
 
     def _keep(self, ceilings: Ceilings) -> Ceilings:
         candidate = self._file.with_suffix(".new")
@@ -121,12 +120,9 @@ class Calibration:
             await front.stop()
 
 
-def machine(nginx: Nginx) -> str:
+def found_on(nginx: Nginx) -> str:
     """What the ceilings depend on, as one line."""
-    processor = platform.processor() or platform.machine()
-    return (
-        f"{platform.node()}, {processor}, {os.cpu_count()} cores, nginx {nginx.version_text}, {__version__}"
-    )
+    return f"{machine_name()}, nginx {nginx.version_text}, {__version__}"
 
 
 def _ignore() -> None:

@@ -30,7 +30,7 @@ from lab_tui.model import (
 from lab_tui.serving.fleet import Fleet
 from lab_tui.sweep.calibration import MATTERS_FROM_TPS, Calibration
 from lab_tui.sweep.deaths import Deaths
-from lab_tui.sweep.machine import Around, machine_load, throttling
+from lab_tui.sweep.machine import Around, machine_load, machine_name, throttling
 from lab_tui.sweep.verdict import MEMORY_WORDS, Conditions, is_near, judge
 
 MIB = 1 << 20
@@ -196,12 +196,13 @@ def fleet_target(fleet: Fleet) -> Target:
 
 
 async def context(fleet: Fleet) -> dict[str, Any]:
-    """What a cell ran on, to be kept with it: command lines, nginx.conf, versions, the model."""
+    """What a cell ran on, to be kept with it: command lines, nginx.conf, the machine, versions."""
     server, nginx = await fleet.find_parts()
     return {
         "commands": [list(instance.command) for instance in fleet.instances],
         **_seats(fleet),
         "nginx_conf": fleet.front.config(),
+        "machine": machine_name(),
         "versions": {
             "lab-tui": __version__,
             "llama-server": server.version,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -21,6 +23,11 @@ class Around(Data, frozen=True, kw_only=True):
 
 
 Timed = tuple[float, GpuReading]
+
+
+def machine_name() -> str:
+    """This machine in a few words, by which figures of another one are told from its own."""
+    return f"{platform.node()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def machine_load(seen: Sequence[Around], tps: float) -> MachineLoad:

@@ -276,6 +276,28 @@ def test_what_differs_is_held_against_the_intervals(factor: float, word: str) ->
     assert "best against best  +0.0%  ≈ within ±" in said
 
 
+def test_what_was_not_measured_alike_is_said() -> None:
+    a = sweep_detail(finished())
+    assert findings.differences(a, a) == ()
+
+    def but(view: CellView, **context: str) -> CellView:
+        lengths = msgspec.structs.replace(view.cell.workload, prompt_tokens=512, prompt_file="a.jsonl")
+        fleet = msgspec.structs.replace(view.cell.fleet, model="/m/other.gguf", front_port=1)
+        cell = msgspec.structs.replace(view.cell, workload=lengths, fleet=fleet)
+        return msgspec.structs.replace(view, cell=cell, context=context)
+
+    b = msgspec.structs.replace(a, cells=tuple(but(view, machine="gpu2") for view in a.cells))
+    model = "model qwen3-4b-instruct-q4_k_m.gguf, then other.gguf"
+    said = (model, "prompt tokens 64, then 512", "prompt file none, then a.jsonl")
+    assert findings.differences(a, b) == said  # of the machine of one of them nothing is known
+    assert f"! not measured alike: {'; '.join(said)}" in compare.summary(a, b, [])[-1].plain
+    imported = msgspec.structs.replace(a, cells=tuple(but(view, imported="x.csv") for view in a.cells))
+    number = a.view.id
+    assert findings.differences(imported, a) == (
+        f"#{number} was imported: its model, machine and requests are not known",
+    )
+
+
 # --- put to use -------------------------------------------------------------------------------
 
 

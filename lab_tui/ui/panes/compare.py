@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from rich.text import Text
 from textual.content import Content
 
-from lab_tui.findings import Pair, Rate
+from lab_tui.findings import Pair, Rate, differences
 from lab_tui.model import Best, SweepDetail
 from lab_tui.ui import format as fmt
-from lab_tui.ui.theme import BAD, GOOD, MUTED, STRONG
+from lab_tui.ui.theme import BAD, GOOD, MUTED, STRONG, WARN
 from lab_tui.ui.widgets.table import Row, figure
 
 WITHIN = {True: "≈ within ±", False: "≠ beyond ±", None: "? no interval"}
@@ -70,7 +70,10 @@ def summary(a: SweepDetail, b: SweepDetail, pairs: Sequence[Pair]) -> list[Conte
         if pairs
         else " no cell was measured in both"
     )
-    return [*lines, Content.styled(counts, MUTED)]
+    lines.append(Content.styled(counts, MUTED))
+    if found := differences(a, b):
+        lines.append(Content.styled(f" ! not measured alike: {'; '.join(found)}", WARN))
+    return lines
 
 
 def _one(detail: SweepDetail) -> Content:
