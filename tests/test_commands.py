@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from lab_tui import paths
 from lab_tui.cli import cut, status, sweep
 from lab_tui.cli.output import table
 from lab_tui.engine.logs import log_file
@@ -128,3 +129,16 @@ def test_a_log_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="instance 9 has no log: there are: 2, 10, engine"):
         log_file(tmp_path, "9")
     assert log_file(tmp_path, "10").name == "instance-10.log"
+
+
+def test_logs_are_read_from_the_file_when_no_engine_runs(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = paths.ensure_writable(paths.logs_dir(), "XDG_STATE_HOME") / "engine.log"
+    file.write_text("first\nits \x1b[2Jlast words\n")
+    status.logs("engine", lines=1)
+    said = capsys.readouterr()
+    assert said.out == "its \\x1b[2Jlast words\n"
+    assert said.err == f"no engine is running: this is {file}\n"
+    with pytest.raises(LabError, match="instance 0 has no log: there are: engine"):
+        status.logs("0", lines=1)

@@ -170,13 +170,31 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.")] = 200,
 ) -> None:
-    """The log of an instance, of nginx or of the engine."""
+    """The log of an instance, of nginx or of the engine, also when none of them runs any more."""
     if lines < 0:
         raise LabError(f"lines is {lines}", "give 0 or more")
     run(_logs(source, lines, follow))
 
 
 async def _logs(source: str, lines: int, follow: bool) -> None:
-    async with EngineClient() as client, aclosing(client.logs(source, lines, follow)) as stream:
-        async for line in stream:
-            put(line.text)
+    async with EngineClient() as client:
+        try:
+            await client.info()
+        except EngineGone:
+            await _kept_logs(source, lines, follow)
+            return
+        async with aclosing(client.logs(source, lines, follow)) as stream:
+            async for line in stream:
+                put(line.text)
+
+
+async def _kept_logs(source: str, lines: int, follow: bool) -> None:
+    """The file itself: who looks for why the engine ended has none to ask."""
+    from lab_tui import paths
+    from lab_tui.engine import logs as files
+
+    file = files.log_file(paths.logs_dir(), source)
+    say(f"no engine is running: this is {file}")
+    async with aclosing(files.follow(file, lines, keep=follow)) as texts:
+        async for text in texts:
+            put(text)
