@@ -142,3 +142,11 @@ def test_logs_are_read_from_the_file_when_no_engine_runs(
     assert said.err == f"no engine is running: this is {file}\n"
     with pytest.raises(LabError, match="instance 0 has no log: there are: engine"):
         status.logs("0", lines=1)
+
+
+def test_a_front_for_others_says_where_it_listens() -> None:
+    here = snapshot()
+    assert "front http://127.0.0.1:8088 2/4 ready" in status.status_text(here)
+    front = replace(here.front, listens="0.0.0.0:8088", url_elsewhere="http://10.1.2.3:8088")
+    said = "(listens on 0.0.0.0:8088, from other machines http://10.1.2.3:8088)"
+    assert f"front http://127.0.0.1:8088 {said} 2/4" in status.status_text(replace(here, front=front))

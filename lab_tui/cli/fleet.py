@@ -18,6 +18,7 @@ from lab_tui.client import EngineClient, EngineGone, engine_session, ensure_engi
 from lab_tui.model import (
     FleetSpec,
     FrontState,
+    FrontView,
     InstanceState,
     InstanceView,
     LabError,
@@ -98,9 +99,7 @@ def up(
         flags["api_key_file"] = ""
     spec = spec_from(model, {k: v for k, v in flags.items() if v is not None})
     ask_before_cutting(spec, yes)
-    url = run(bring_up(spec))
-    put(url)
-    say(f"OpenAI base URL: {url}/v1")
+    say_where(run(bring_up(spec)))
 
 
 def spec_from(model: str | None, flags: dict[str, object]) -> FleetSpec:
@@ -129,8 +128,16 @@ def _show_key(key: str) -> None:
     say(f"API key kept in {paths.api_key_file()}: clients send it as `Authorization: Bearer KEY`")
 
 
-async def bring_up(spec: FleetSpec) -> str:
-    """Start the fleet and wait for it; the base URL.
+def say_where(front: FrontView) -> None:
+    """The base URL on standard output; and those that clients want, of this machine and of others."""
+    put(front.url or "")
+    say(f"OpenAI base URL: {front.url}/v1")
+    if front.beside:
+        say(f"it {front.beside}{'/v1' if front.url_elsewhere else ''}")
+
+
+async def bring_up(spec: FleetSpec) -> FrontView:
+    """Start the fleet and wait for it; its front.
 
     When it fails or is interrupted, the fleet is what it was before: the one that ran, or none.
     """
@@ -152,7 +159,7 @@ async def bring_up(spec: FleetSpec) -> str:
             raise
         model = printable(Path(spec.model).name)
         say(f"{spec.instances} × {plural(spec.parallel, 'slot')} of {model} are ready")
-        return snapshot.front.url or ""
+        return snapshot.front
 
 
 def _failure(instance: InstanceView) -> LabError:

@@ -90,7 +90,9 @@ def status_text(snapshot: Snapshot) -> str:
     """A snapshot for a person."""
     front = snapshot.front
     model = printable(Path(snapshot.fleet.model).name) if snapshot.fleet else "no fleet"
-    lines = [f"{model}  front {front.url or front.state} {front.ready}/{len(snapshot.instances)} ready"]
+    beside = f" ({front.beside})" if front.beside else ""
+    where = f"{front.url or front.state}{beside}"
+    lines = [f"{model}  front {where} {front.ready}/{len(snapshot.instances)} ready"]
     if snapshot.instances:
         placed = [name for name in ("gpu", "cores") if any(getattr(i, name) for i in snapshot.instances)]
         head = ("#", "STATE", "PORT", "PID", "TOK/S", "SLOTS", "QUEUE", "RSS", "UP",

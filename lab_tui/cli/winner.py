@@ -9,8 +9,8 @@ import typer
 
 from lab_tui import files, findings
 from lab_tui.cli.cut import Yes, ask_before_cutting
-from lab_tui.cli.fleet import Model, bring_up
-from lab_tui.cli.output import put, put_file, run, say
+from lab_tui.cli.fleet import Model, bring_up, say_where
+from lab_tui.cli.output import put_file, run, say
 from lab_tui.client import EngineClient, engine_session
 from lab_tui.model import FLEET_FORMATS, CellView, ExportSpec, FleetSpec, LabError
 
@@ -49,9 +49,7 @@ def apply(
     spec = run(_wanted(Wish(sweep_id, cell, model, ctx_per_slot)))
     ask_before_cutting(spec, yes)
     say(f"{spec.ctx_per_slot} tokens of context a slot; --ctx-per-slot N for another")
-    url = run(bring_up(spec))
-    put(url)
-    say(f"OpenAI base URL: {url}/v1")
+    say_where(run(bring_up(spec)))
 
 
 async def _wanted(wish: Wish) -> FleetSpec:

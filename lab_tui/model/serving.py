@@ -75,9 +75,19 @@ class FrontView(Data, frozen=True, kw_only=True):
 
     state: FrontState
     reason: str = ""
-    url: str | None = None
+    url: str | None = None  # by which this machine reaches it
+    listens: str = ""  # address and port, as it was asked: "0.0.0.0:8088"
+    url_elsewhere: str | None = None  # by which other machines may; None: they cannot, or it cannot be told
     pid: int | None = None
     ready: int = 0  # instances it sends requests to
+
+    @property
+    def beside(self) -> str:
+        """What to say beside ``url``: where it listens, and how others reach it; "" where that is all."""
+        if self.url is None or self.url.endswith(f"/{self.listens}"):
+            return ""
+        elsewhere = f", from other machines {self.url_elsewhere}" if self.url_elsewhere else ""
+        return f"listens on {self.listens}{elsewhere}"
 
 
 class InstanceTraffic(Data, frozen=True, kw_only=True):

@@ -17,12 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import msgspec
 import psutil
 
 from lab_tui import tasks
+from lab_tui.access import is_loopback
 from lab_tui.model import FrontState, FrontTraffic, FrontView, LabError
 from lab_tui.serving.nginx_conf import GENERATION_PATH, FrontSpec, config_text, files_needed, keys_text
 from lab_tui.serving.parts import Nginx
+from lab_tui.serving.ports import ANY, outward
 from lab_tui.serving.process import Process, ProcessRecord, StopLadder, end_all, session_members
 from lab_tui.serving.readings import plain_http
 from lab_tui.serving.traffic import Traffic
@@ -281,10 +284,18 @@ class Front:
             state=state,
             reason=reason,
             url=spec.url if spec and state != FrontState.STOPPED else None,
+            listens=spec.listens if spec and state != FrontState.STOPPED else "",
+            url_elsewhere=_elsewhere(spec) if spec and state != FrontState.STOPPED else None,
             pid=self._process.pid if self._process and state != FrontState.STOPPED else None,
             ready=len(spec.backends) if spec and state == FrontState.READY else 0,
         )
         self._changed()
+
+
+def _elsewhere(spec: FrontSpec) -> str | None:
+    """The base URL for other machines; None for loopback, and where no address of ours can be told."""
+    host = outward(spec.host) if spec.host in ANY else None if is_loopback(spec.host) else spec.host
+    return None if host is None else msgspec.structs.replace(spec, host=host).url
 
 
 def _write_secret(file: Path, text: str) -> None:

@@ -32,6 +32,11 @@ class FrontSpec(Data, frozen=True, kw_only=True):
         """The base URL as seen from this machine."""
         return f"http://{reachable(self.host)}:{self.port}"
 
+    @property
+    def listens(self) -> str:
+        """Address and port, as nginx takes them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 def reachable(host: str) -> str:
     """The address under which this machine reaches a listener on ``host``."""
@@ -58,7 +63,7 @@ def config_text(spec: FrontSpec, nginx: Nginx, generation: int | None) -> str:
     it is not asked, and nobody counts its requests either.
     """
     files = files_needed(spec.max_streams)
-    listen = f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}"
+    listen = spec.listens
     if spec.host == "::":
         listen += " ipv6only=off"  # IPv4 too
     return f"""pid nginx.pid;

@@ -37,6 +37,27 @@ def free_port() -> int:
         return port
 
 
+# Every address of this machine, and some that are of no machine (RFC 5737, RFC 3849).
+ANY = {"0.0.0.0": ("192.0.2.1",), "::": ("192.0.2.1", "2001:db8::1")}
+
+
+def outward(host: str) -> str | None:
+    """Our own address on the way to other machines, for a listener on every one; None: there is no way.
+
+    The kernel chooses it by its routes; nothing is sent.
+    """
+    for elsewhere in ANY[host]:
+        family = socket.AF_INET6 if ":" in elsewhere else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((elsewhere, 9))
+                address: str = probe.getsockname()[0]
+                return address
+        except OSError:
+            continue  # no route of that kind
+    return None
+
+
 def _bind_problem(host: str, port: int) -> OSError | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

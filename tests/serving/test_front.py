@@ -7,6 +7,7 @@ import contextlib
 import os
 import shlex
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 
 from lab_tui.model import FrontState, LabError
 from lab_tui.serving import front as module
-from lab_tui.serving import parts
+from lab_tui.serving import parts, ports
 from lab_tui.serving.front import Front, check_files
 from lab_tui.serving.nginx_conf import (
     KEYS_FILE,
@@ -110,6 +111,21 @@ def test_url_is_one_that_this_machine_reaches() -> None:
     }
     for host, seen in hosts.items():
         assert but(SPEC, host=host).url == f"http://{seen}:8088"
+
+
+def test_others_are_told_an_address_that_leads_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = ports.outward("0.0.0.0")
+    with socket.socket(socket.AF_INET6 if address and ":" in address else socket.AF_INET) as probe:
+        probe.bind((address or "127.0.0.1", 0))  # ours, where there is one
+    monkeypatch.setattr(module, "outward", lambda _: "10.1.2.3")
+    hosts = {
+        "127.0.0.1": None,
+        "0.0.0.0": "http://10.1.2.3:8088",
+        "::": "http://10.1.2.3:8088",
+        "gpu1": "http://gpu1:8088",
+    }
+    assert {host: module._elsewhere(but(SPEC, host=host)) for host in hosts} == hosts
+    assert (but(SPEC, host="::").listens, SPEC.listens) == ("[::]:8088", "127.0.0.1:8088")
 
 
 def test_too_many_streams_for_the_hard_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,9 @@ def snapshot(**more: Any) -> Snapshot:
         "time": NOW,
         "engine": ENGINE,
         "fleet": FLEET,
-        "front": FrontView(state=FrontState.READY, url="http://127.0.0.1:8088", pid=9, ready=2),
+        "front": FrontView(
+            state=FrontState.READY, url="http://127.0.0.1:8088", listens="127.0.0.1:8088", pid=9, ready=2
+        ),
         "traffic": TRAFFIC,
         "instances": (
             instance(0),

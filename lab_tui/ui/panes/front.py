@@ -21,7 +21,7 @@ def facts(snapshot: Snapshot, width: int) -> list[Content]:
     pid = fmt.UNKNOWN if front.pid is None else str(front.pid)
     lines = [
         _fact("state", (f"{look.glyph} {look.word}", look.style), (f"  {front.reason}", BAD)),
-        _fact("address", (front.url or fmt.UNKNOWN, STRONG)),
+        _fact("address", (front.url or fmt.UNKNOWN, STRONG), (f"  {front.beside}", MUTED)),
         _fact("sends to", (f"{front.ready} of {fmt.plural(len(snapshot.instances), 'instance')}", "")),
         _fact("how", (balancing, ""), (f"  nginx pid {pid}", MUTED)),
     ]
