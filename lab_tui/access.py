@@ -6,7 +6,6 @@ an argument, a setting or an exported file can be read by others.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import os
 import re
@@ -24,6 +23,7 @@ KEY = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
 HOST = re.compile(r"[A-Za-z0-9_.:-]+")
 MAKE_ONE = "`lab-tui up --host {host}` makes one, --api-key-file FILE names yours, --insecure goes without"
 FILE_BYTES = 65_536
+COPY = "api-keys"  # of a fleet, in the runtime folder
 
 
 def is_loopback(host: str) -> bool:
@@ -102,6 +102,32 @@ def _at_once(file: str, flags: int) -> int:
     return os.open(file, flags | os.O_NONBLOCK)
 
 
-def identity(keys: tuple[str, ...]) -> str:
-    """Tells one set of keys from another without telling the keys; "" for none."""
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest() if keys else ""
+def served(spec: FleetSpec, runtime: Path) -> FleetSpec:
+    """``spec`` as its parts are started: with a copy of the keys that nobody changes but ``up``.
+
+    One that restarts by itself must not know other keys than the rest.
+    """
+    return msgspec.structs.replace(spec, api_key_file=str(runtime / COPY)) if spec.api_key_file else spec
+
+
+def keep_copy(keys: tuple[str, ...], runtime: Path) -> None:
+    """Write that copy; without keys there is none. Raises LabError when it cannot be written."""
+    try:
+        if keys:
+            write_private(runtime / COPY, "".join(f"{key}\n" for key in keys))
+        else:
+            (runtime / COPY).unlink(missing_ok=True)
+    except OSError as error:
+        raise LabError(
+            f"cannot keep the API keys in {runtime} ({error.strerror})",
+            "free disk space or mend its permissions",
+        ) from error
+
+
+def write_private(file: Path, text: str) -> None:
+    """Replace ``file``, which nobody else can read from its first moment on."""
+    draft = file.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(text)
+    draft.replace(file)

@@ -70,10 +70,14 @@ def test_live_streams_are_cut_only_after_a_yes(monkeypatch: pytest.MonkeyPatch, 
     asked.kept = 4
     assert asked.up("") == ""
     keys = tmp_path / "keys"
-    keys.touch()  # with other keys in it every instance begins anew
-    assert "This cuts 76 live streams" in asked.up(api_key_file=str(keys))
+    keys.touch()
     os.utime(keys, (0, 0))
+    assert "This cuts 76 live streams" in asked.up(api_key_file=str(keys))  # every instance begins anew
+    fleet = replace(FLEET, api_key_file=str(keys))
+    asked.client.state = replace(asked.client.state, fleet=fleet)
     assert asked.up("", api_key_file=str(keys)) == ""
+    keys.touch()  # there may be other keys in it
+    assert "This cuts 76 live streams" in asked.up(api_key_file=str(keys))
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     cut.ask_before_cutting(FLEET, yes=False)  # no terminal: nothing is asked
 

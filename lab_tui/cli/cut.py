@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from lab_tui import access, paths
 from lab_tui.cli.output import INTERRUPTED, fail, run
 from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import FleetSpec, InstanceView, Snapshot, SweepSpec
@@ -105,18 +106,18 @@ async def _streams_cut(fleets: Sequence[FleetSpec], snapshot: Snapshot) -> int:
     for spec in fleets:
         if (now.host, now.front_port) != (spec.host, spec.front_port):
             return live  # the front begins anew
-        if spec.api_key_file and _written_since(Path(spec.api_key_file), snapshot.instances):
+        if spec.api_key_file and _other_keys(spec.api_key_file, now.api_key_file, snapshot.instances):
             return live  # with other keys all of them do
     build = await _build()
     kept = min(_kept(build, spec, now, len(snapshot.instances)) for spec in fleets)
     return sum((view.busy or 0) + (view.queue or 0) for view in snapshot.instances[kept:])
 
 
-def _written_since(file: Path, instances: Sequence[InstanceView]) -> bool:
-    """Whether a file was written after the first of these instances had begun."""
+def _other_keys(file: str, before: str, instances: Sequence[InstanceView]) -> bool:
+    """Whether a file of keys is another one than before, or was written after the first of these began."""
     up_s = max((view.uptime_s or 0.0 for view in instances), default=0.0)
     try:
-        return file.stat().st_mtime > time.time() - up_s
+        return file != before or Path(file).stat().st_mtime > time.time() - up_s
     except OSError:  # the engine says what is wrong with it
         return True
 
@@ -134,8 +135,9 @@ def _kept(build: LlamaServer, spec: FleetSpec, now: FleetSpec, running: int) -> 
 
     if (now.placement, now.cpu_pin, now.mps) != (spec.placement, spec.cpu_pin, spec.mps):
         return 0  # they all are given places anew
+    asked, runs = (access.served(each, paths.runtime_dir()) for each in (spec, now))
     same = (
-        llama_server.command(build, now, at) == llama_server.command(build, spec, at)
+        llama_server.command(build, runs, at) == llama_server.command(build, asked, at)
         for at in range(min(running, spec.instances))
     )  # what their places add is not known here, and is the same
     return sum(1 for _ in itertools.takewhile(bool, same))

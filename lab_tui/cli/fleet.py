@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab_tui import paths
+from lab_tui import access, paths
 from lab_tui.cli.cut import Yes, ask_before_cutting
 from lab_tui.cli.output import Progress, put, run, say
 from lab_tui.client import EngineClient, EngineGone, engine_session, ensure_engine
@@ -107,7 +107,7 @@ def spec_from(model: str | None, flags: dict[str, object]) -> FleetSpec:
 
     Raises LabError.
     """
-    from lab_tui import access, config
+    from lab_tui import config
     from lab_tui.serving.llama_server import check_spec
     from lab_tui.serving.models import default_model
 
@@ -238,7 +238,17 @@ async def _down_all() -> None:
         left = await left_over()
         words = orphans.describe(left)
         await asyncio.to_thread(orphans.end, left)
+        _forget_keys()
     say(f"ended {words}" if left else "nothing else is left")
+
+
+def _forget_keys() -> None:
+    """Remove what an engine that died left of API keys: nobody serves with them any more."""
+    from lab_tui.serving.nginx_conf import KEYS_FILE
+
+    runtime = paths.runtime_dir()
+    access.keep_copy((), runtime)
+    (runtime / "nginx" / KEYS_FILE).unlink(missing_ok=True)
 
 
 async def left_over() -> list[psutil.Process]:

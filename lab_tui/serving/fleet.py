@@ -48,6 +48,7 @@ class Fleet:
         self.front = Front(runtime / "nginx", logs / "nginx.log", self._on_change)
         self._settings = settings
         self._logs = logs
+        self._runtime = runtime
         self._record = RecordFile(runtime / "fleet.json")
         self._keeper = FrontKeeper(self.front, self._front_spec, self._nginx, changed)
         self._changed = changed
@@ -55,9 +56,8 @@ class Fleet:
         self._leaving: set[int] = set()
         self._lock = asyncio.Lock()
         self._mps = Daemon(runtime / "mps", logs / "mps.log", self._on_change)
-        self._planner = Planner(settings, look, self._mps.folder)
+        self._planner = Planner(settings, look, runtime, self._mps.folder)
         self._keys: tuple[str, ...] = ()
-        self._keys_identity = ""
 
     # -- looking
 
@@ -135,7 +135,8 @@ class Fleet:
             await self._retire(berths if keys == self._keys else ())
             if spec.mps != "on":
                 await self._mps.stop()
-            self._keys, self._keys_identity, self._keys_problem = keys, access.identity(keys), ""
+            access.keep_copy(keys, self._runtime)
+            self._keys, self._keys_problem = keys, ""
             self.spec = spec
             self._instances += [
                 self._instance(i, *berths[i]) for i in range(len(self._instances), spec.instances)
@@ -227,7 +228,6 @@ class Fleet:
                 await self._end_leftovers(record)
                 return False
             self.spec = record.spec
-            self._keys_identity = record.keys_identity
             self._read_keys(record.spec)
             await self._adopt_mps(record, wanted=record.spec.mps == "on")
             seats = record.seats or (Seat(),) * len(record.commands)
@@ -257,10 +257,7 @@ class Fleet:
     def _read_keys(self, spec: FleetSpec) -> None:
         """The keys of a fleet that is taken over. Without them it goes on serving, and is not asked."""
         try:
-            keys = access.read_keys(spec)
-            if access.identity(keys) != self._keys_identity:
-                raise LabError(f"{spec.api_key_file} has other API keys than the fleet was started with")
-            self._keys = keys
+            self._keys = access.read_keys(access.served(spec, self._runtime))
         except LabError as error:
             self._keys_problem = f"{error.message}: it serves on with those, unread; `lab-tui up` begins anew"
             log.warning("%s", self._keys_problem)
@@ -277,6 +274,7 @@ class Fleet:
             await self.front.adopt(record.front)
             await self.front.stop()
         await self._adopt_mps(record, wanted=False)
+        access.keep_copy((), self._runtime)
         self._record.remove()
 
     async def detach(self) -> None:
@@ -365,7 +363,8 @@ class Fleet:
         await self._mps.stop()
         self._instances.clear()
         self.spec = None
-        self._keys, self._keys_identity = (), ""
+        self._keys = ()
+        access.keep_copy((), self._runtime)
         self._keeper.problem = self._keys_problem = ""
         self._planner.forget()
         self._record.remove()
@@ -411,6 +410,5 @@ class Fleet:
                 processes={i.index: i.record for i in self._instances if i.record is not None},
                 front=self.front.record,
                 mps=self._mps.record,
-                keys_identity=self._keys_identity,
             )
         )

@@ -21,9 +21,16 @@ import msgspec
 import psutil
 
 from lab_tui import tasks
-from lab_tui.access import is_loopback
+from lab_tui.access import is_loopback, write_private
 from lab_tui.model import FrontState, FrontTraffic, FrontView, LabError
-from lab_tui.serving.nginx_conf import GENERATION_PATH, FrontSpec, config_text, files_needed, keys_text
+from lab_tui.serving.nginx_conf import (
+    GENERATION_PATH,
+    KEYS_FILE,
+    FrontSpec,
+    config_text,
+    files_needed,
+    keys_text,
+)
 from lab_tui.serving.parts import Nginx
 from lab_tui.serving.ports import ANY, outward
 from lab_tui.serving.process import Process, ProcessRecord, StopLadder, end_all, session_members
@@ -118,7 +125,7 @@ class Front:
             await self._quit_workers_of(record.pid)
 
     async def stop(self) -> None:
-        """End nginx. Returns when its master and all its workers are gone."""
+        """End nginx. Returns when its master and all its workers are gone, and what it knew of keys."""
         async with self._lock:
             await self._end_guard()
             process, self._process, self._spec = self._process, None, None
@@ -127,6 +134,7 @@ class Front:
             for master in self._dead_masters:
                 await end_all(await asyncio.to_thread(_workers, master))
             self._dead_masters.clear()
+            (self._folder / KEYS_FILE).unlink(missing_ok=True)
             self._set(FrontState.STOPPED)
 
     def kill(self) -> None:
@@ -171,7 +179,7 @@ class Front:
         text = config_text(spec, nginx, self._generation)
         candidate.write_text(text)
         if spec.keys:  # else those of before stay
-            _write_secret(self._folder / spec.keys_file, keys_text(spec.keys))
+            write_private(self._folder / spec.keys_file, keys_text(spec.keys))
         test = await asyncio.create_subprocess_exec(
             *self._command(nginx, "candidate.conf"),
             "-t",
@@ -296,15 +304,6 @@ def _elsewhere(spec: FrontSpec) -> str | None:
     """The base URL for other machines; None for loopback, and where no address of ours can be told."""
     host = outward(spec.host) if spec.host in ANY else None if is_loopback(spec.host) else spec.host
     return None if host is None else msgspec.structs.replace(spec, host=host).url
-
-
-def _write_secret(file: Path, text: str) -> None:
-    """Replace ``file``, which nobody else can read from its first moment on."""
-    draft = file.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        opened.write(text)
-    draft.replace(file)
 
 
 def _workers(master: int) -> list[psutil.Process]:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from lab_tui import access
 from lab_tui.config import Settings
 from lab_tui.model import Data, FleetSpec, GpuReading, LabError
 from lab_tui.serving import llama_server, models, mps, parts, placement
@@ -62,9 +63,10 @@ class Berth(NamedTuple):
 class Planner:
     """Finds the parts, and gives the instances of a fleet their commands and seats."""
 
-    def __init__(self, settings: Settings, look: LookAtCards, mps_folder: Path) -> None:
+    def __init__(self, settings: Settings, look: LookAtCards, runtime: Path, mps_folder: Path) -> None:
         """``mps_folder`` is that of the MPS daemon that the fleet may have for itself."""
-        self._settings, self._look, self._mps_folder = settings, look, mps_folder
+        self._settings, self._look = settings, look
+        self._runtime, self._mps_folder = runtime, mps_folder
         self._parts: tuple[LlamaServer, Nginx] | None = None
         self._accepted: set[tuple[str, ...]] = set()  # extra arguments that this llama-server takes
         self._learnt = ("", 0)  # of which model instances took so many bytes more on a card than estimated
@@ -111,7 +113,10 @@ class Planner:
         if spec.mps == "on":
             mps.check(spec, (await self._look()).gpus, build.devices)
         seats = await self.seats(spec, now, running)
-        return tuple(Berth(llama_server.command(build, spec, i, seat), seat) for i, seat in enumerate(seats))
+        served = access.served(spec, self._runtime)
+        return tuple(
+            Berth(llama_server.command(build, served, i, seat), seat) for i, seat in enumerate(seats)
+        )
 
     async def seats(
         self, spec: FleetSpec, now: FleetSpec | None, running: Sequence[Instance]
@@ -123,7 +128,7 @@ class Planner:
         build, _ = await self.find_parts()
         llama_server.check_placement(build, spec)
         cores = await asyncio.to_thread(read_cores) if spec.cpu_pin else ()
-        kept = _kept(build, spec, now, running, _each(spec, cores))
+        kept = _kept(build, access.served(spec, self._runtime), now, running, _each(spec, cores))
         seats = await self._on_cards(build, spec, running, kept)
         seats = _on_cores(spec, cores, kept, seats)
         clients = mps.environment(spec.mps, self._mps_folder)

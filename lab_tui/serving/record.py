@@ -21,7 +21,6 @@ class FleetRecord(Data, frozen=True, kw_only=True):
     front: ProcessRecord | None
     seats: tuple[Seat, ...] = ()  # of each instance; an engine before there were any left none
     mps: ProcessRecord | None = None  # the daemon of its own
-    keys_identity: str = ""  # of the API keys that the instances were started with
 
 
 class RecordFile:

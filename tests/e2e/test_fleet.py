@@ -250,7 +250,8 @@ def test_beyond_loopback_only_with_a_key_that_nothing_shows(lab: Lab) -> None:
         return {ip for _, ip in listens - fronts}, {ip for _, ip in fronts}
 
     until(lambda: addresses() == ({"127.0.0.1"}, {"0.0.0.0"}), "only the front listens beyond loopback")
-    secret = {paths.api_key_file(), paths.runtime_dir() / "nginx" / "keys.conf"}
+    copies = {paths.runtime_dir() / "nginx" / "keys.conf", paths.runtime_dir() / "api-keys"}
+    secret = {paths.api_key_file(), *copies}
     places = [paths.runtime_dir(), paths.state_dir(), paths.config_file().parent]
     assert {stat.S_IMODE(place.stat().st_mode) for place in places} == {0o700}
     assert {stat.S_IMODE(file.stat().st_mode) for file in (*secret, paths.socket_path())} == {0o600}
@@ -263,6 +264,8 @@ def test_beyond_loopback_only_with_a_key_that_nothing_shows(lab: Lab) -> None:
     assert any(file.name == "lab.db" for file in files)
     assert not [text for text in shown if key in text]
     assert {file for file in files if key.encode() in file.read_bytes()} == secret
+    lab.run("down")
+    assert not [file for file in copies if file.exists()]
 
 
 COMPLETION = json.dumps({"prompt": "a", "n_predict": 2}).encode()

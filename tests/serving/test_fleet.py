@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -523,37 +522,37 @@ async def test_another_key_reaches_every_part_and_the_next_engine(
     assert pids(fleet) != [before]
     await fleet.detach()
 
+    # A change of the file that no `up` has followed reaches nobody: neither who restarts, nor who comes next.
+    file.write_text("third-key-0123456789\n")
     heir = make_fleet()
     assert await heir.adopt()
+    await heir.restart(0)
+    await heir.wait_ready()
     await until(lambda: heir.views()[0].busy == 0, "it is read with the key")
     assert heir.api_key == "second-key-0123456789"
-    async with plain_http(base_url=f"http://127.0.0.1:{spec.front_port}", timeout=PATIENCE_S) as http:
-        for key, status in (("first-key-0123456789", 401), (heir.api_key, 200)):
-            answer = await http.post("/completion", json=completion(2), headers={"X-Api-Key": key})
-            assert answer.status_code == status
+    copy = tmp_path / "run" / "api-keys"
+    assert copy.stat().st_mode & 0o777 == 0o600
+
+    async def check_keys() -> None:
+        async with plain_http(base_url=f"http://127.0.0.1:{spec.front_port}", timeout=PATIENCE_S) as http:
+            for key, status in (("third-key-0123456789", 401), ("second-key-0123456789", 200)):
+                answer = await http.post("/completion", json=completion(2), headers={"X-Api-Key": key})
+                assert answer.status_code == status
+
+    await check_keys()
     await heir.detach()
 
     # Without the keys it was started with it serves on, and lets nobody in unasked.
-    other = tmp_path / "other"
-    other.write_text("third-key-0123456789\n")
-    other.chmod(0o600)
-    for spoil, says in (
-        (lambda: shutil.copy(other, file), f"{file} has other API keys"),
-        (file.unlink, f"cannot read the API key in {file}"),
-    ):
-        spoil()
-        blind = make_fleet()
-        assert await blind.adopt()
-        assert says in blind.notice
-        assert await blind.instances[0].at_work()  # for all that is known
-        async with plain_http(base_url=f"http://127.0.0.1:{spec.front_port}", timeout=PATIENCE_S) as http:
-            for key, status in (("third-key-0123456789", 401), (heir.api_key, 200)):
-                answer = await http.post("/completion", json=completion(2), headers={"X-Api-Key": key})
-                assert answer.status_code == status
-        if file.exists():
-            await blind.detach()
-    await up(blind, msgspec.structs.replace(spec, api_key_file=str(other)))
+    copy.unlink()
+    blind = make_fleet()
+    assert await blind.adopt()
+    assert f"cannot read the API key in {copy}" in blind.notice
+    assert await blind.instances[0].at_work()  # for all that is known
+    await check_keys()
+    await up(blind, spec)
     assert (blind.notice, blind.api_key) == ("", "third-key-0123456789")
+    await blind.down()
+    assert not copy.exists()
 
 
 async def test_models_that_are_none(fleet: Fleet, model: Path, tmp_path: Path) -> None:

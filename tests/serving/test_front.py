@@ -339,6 +339,8 @@ async def test_a_key_is_asked_for_and_failed_ones_are_slowed_down(stand: Stand) 
     await front.apply(but(spec, keys=(other,)), stand.nginx)
     assert (await stand.get("/", headers=good)).status_code in (401, 429)
     assert (await stand.get("/", headers={"X-Api-Key": other})).status_code == 200
+    await front.stop()
+    assert not (stand.folder / "nginx" / KEYS_FILE).exists()
 
 
 def test_a_shell_makes_of_a_file_of_keys_what_lab_tui_makes(tmp_path: Path) -> None:
