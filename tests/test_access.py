@@ -53,8 +53,10 @@ def test_a_key_is_made_once_and_found_again(
     settings = Settings(serve=ServeSettings(host="0.0.0.0"))
     assert fleet_spec(settings, "/m").api_key_file == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    spec = command.spec_from(str(tiny_model), {"host": "0.0.0.0"})
     file = paths.api_key_file()
+    assert command.spec_from(str(tiny_model), {"host": "0.0.0.0"}, starts=False).host == "0.0.0.0"
+    assert not file.exists()  # for what never starts, as a dry run, none is made
+    spec = command.spec_from(str(tiny_model), {"host": "0.0.0.0"})
     key = file.read_text().strip()
     assert len(key) >= 40
     assert file.stat().st_mode & 0o777 == 0o600

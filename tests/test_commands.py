@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from lab_tui import paths
-from lab_tui.cli import cut, status, sweep
+from lab_tui.cli import bench, cut, status, sweep
 from lab_tui.cli.output import table
 from lab_tui.engine.logs import log_file
 from lab_tui.model import LabError, Snapshot, SweepDetail, SweepSpec
@@ -154,3 +154,26 @@ def test_a_front_for_others_says_where_it_listens() -> None:
     front = replace(here.front, listens="0.0.0.0:8088", url_elsewhere="http://10.1.2.3:8088")
     said = "(listens on 0.0.0.0:8088, from other machines http://10.1.2.3:8088)"
     assert f"front http://127.0.0.1:8088 {said} 2/4" in status.status_text(replace(here, front=front))
+
+
+def test_the_key_of_one_server_is_sent_to_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    assert bench.key_for("https://api.openai.com", None) == "secret"
+    assert capsys.readouterr().err == ""
+    for other in (
+        "http://api.openai.com",
+        "https://api.openai.com.gpu2",
+        "http://127.0.0.1:8000/v1",
+        "http://[x",
+    ):
+        assert bench.key_for(other, None) is None
+        assert "OPENAI_API_KEY is for https://api.openai.com/v1, so it is not sent" in capsys.readouterr().err
+        assert bench.key_for(other, "its own") == "its own"
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://gpu2:8000/v1")
+    assert bench.key_for("http://gpu2:8000", None) == "secret"
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert bench.key_for("http://gpu3:8000", None) is None
+    assert capsys.readouterr().err == ""

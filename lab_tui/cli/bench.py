@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from contextlib import aclosing
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -27,6 +29,8 @@ from lab_tui.model import BenchSpec, LabError, LoadView, MachineLoad, Measuremen
 from lab_tui.text import energy, plural
 
 MOST_SECONDS = 86_400
+OPENAI = "https://api.openai.com/v1"
+PORTS = {"http": 80, "https": 443}
 Ttft = Annotated[float | None, typer.Option(help="A good request's first token comes within so many ms.")]
 Interval = Annotated[
     float | None,
@@ -46,7 +50,10 @@ def bench(
     requests: Annotated[int | None, typer.Option(help="Instead: so many requests, and stop.")] = None,
     url: Annotated[str | None, typer.Option(help="Any OpenAI-compatible server, not the fleet.")] = None,
     model: Annotated[str | None, typer.Option(help="Model name to ask --url for.")] = None,
-    api_key: Annotated[str | None, typer.Option(help="For --url.", envvar="OPENAI_API_KEY")] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(help="For --url.  [default: OPENAI_API_KEY, for the server of OPENAI_BASE_URL]"),
+    ] = None,
     interval: Interval = None,
     prompt_tokens: options.PromptTokens = None,
     output_tokens: options.OutputTokens = None,
@@ -83,7 +90,7 @@ def bench(
         concurrency=concurrency,
         url=url,
         model=model,
-        api_key=api_key,
+        api_key=key_for(url, api_key) if url else None,
         workload=asked,
         window=_window(seconds, requests, interval),
         slo=slo(slo_ttft_ms, slo_stream_tps),
@@ -92,6 +99,30 @@ def bench(
     put_json(result) if as_json else put(measurement_text(result))
     if result.window_closed_by == "hand":
         raise SystemExit(INTERRUPTED)
+
+
+def key_for(url: str, given: str | None) -> str | None:
+    """The key for the server at ``url``: the one that was given, else OPENAI_API_KEY where it is its own.
+
+    It is that of the server which OPENAI_BASE_URL names, else of OpenAI's; any other would come to know it.
+    """
+    mine = os.environ.get("OPENAI_API_KEY")
+    if given is not None or not mine:
+        return given
+    server = os.environ.get("OPENAI_BASE_URL") or OPENAI
+    if (origin := _origin(url)) is not None and origin == _origin(server):
+        return mine
+    say(f"OPENAI_API_KEY is for {server}, so it is not sent: --api-key or OPENAI_BASE_URL for another server")
+    return None
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None] | None:
+    """Scheme, host and port; None for what is no URL."""
+    try:
+        parts = urlsplit(url)
+        return (parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme))
+    except ValueError:
+        return None
 
 
 def _window(seconds: float | None, requests: int | None, interval_pct: float | None) -> WindowSpec:

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from lab_tui import access, paths
@@ -102,10 +103,10 @@ def up(
     say_where(run(bring_up(spec)))
 
 
-def spec_from(model: str | None, flags: dict[str, object]) -> FleetSpec:
+def spec_from(model: str | None, flags: dict[str, object], *, starts: bool = True) -> FleetSpec:
     """The fleet of the settings with flags over it, checked; a key is made where it wants one and none is.
 
-    Raises LabError.
+    One that never ``starts`` wants none. Raises LabError.
     """
     from lab_tui import config
     from lab_tui.serving.llama_server import check_spec
@@ -114,7 +115,9 @@ def spec_from(model: str | None, flags: dict[str, object]) -> FleetSpec:
     settings = config.load()
     path = str(Path(model).expanduser().absolute()) if model else default_model(settings)
     spec = config.fleet_spec(settings, path, flags)
-    if access.open_to_others(spec):
+    if access.open_to_others(spec) and not starts:
+        spec = msgspec.structs.replace(spec, insecure=True)
+    elif access.open_to_others(spec):
         _show_key(access.make_key())
         spec = access.keyed(spec)
     check_spec(spec)

@@ -111,7 +111,7 @@ def sweep(
         endpoint=endpoint,
         ignore_eos=ignore_eos,
     )
-    asked = functools.partial(_spec, model, preset, axis or [], changes, workload)
+    asked = functools.partial(_spec, model, preset, axis or [], changes, workload, starts=not dry_run)
     if dry_run:
         if csv is not None or detach:
             raise LabError("--dry-run queues nothing", "leave out --csv and --detach")
@@ -191,10 +191,13 @@ def _spec(
     changes: dict[str, Any],
     workload: Callable[[Workload], Workload],
     snapshot: Snapshot | None,
+    *,
+    starts: bool,
 ) -> SweepSpec:
     """The sweep that was asked for, checked. Raises LabError.
 
-    What does not vary is of the running fleet when no model is named, else of the settings.
+    What does not vary is of the running fleet when no model is named, else of the settings. ``starts``: it
+    is to be run, so a key is made where its fleet wants one.
     """
     from lab_tui.sweep import course, space
 
@@ -202,9 +205,9 @@ def _spec(
     name = preset or ("custom" if axes else "quick")
     running = snapshot.fleet if snapshot is not None else None
     if running is not None and snapshot is not None and snapshot.sweep is not None:
-        base = spec_from(model or running.model, {})  # what runs now is a cell of that sweep
+        base = spec_from(model or running.model, {}, starts=starts)  # what runs now is a cell of that sweep
     else:
-        base = running if running is not None and model is None else spec_from(model, {})
+        base = running if running is not None and model is None else spec_from(model, {}, starts=starts)
     base = space.plain(base)
     spec = SweepSpec(name=name, fleet=base, axes={}) if name == "custom" else space.preset(name, base)
     if (seconds := changes.pop("window", None)) is not None:
