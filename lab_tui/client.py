@@ -12,7 +12,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import msgspec
 
-from lab_tui import __version__, paths
+from lab_tui import __version__, paths, tasks
 from lab_tui.model import (
     VERSION_HEADER,
     BenchEvent,
@@ -44,6 +44,8 @@ from lab_tui.model import (
 )
 
 START_TIMEOUT_S = 20.0
+PATIENCE_S = 3.0  # without a word from the engine, before it is asked whether it is there at all
+PULSE_S = 5.0  # it says so at once, whatever else it does
 
 T = TypeVar("T")
 
@@ -55,11 +57,21 @@ class EngineGone(LabError):
         super().__init__("no engine is running", "start one with `lab-tui` or `lab-tui engine run`")
 
 
+class EngineSilent(LabError):
+    """An engine is there and does not answer, such as one that was stopped by a signal."""
+
+    def __init__(self, pid: str) -> None:
+        super().__init__(
+            f"the engine (pid {pid}) does not answer",
+            f"`kill -CONT {pid}` if it was stopped; after `kill -9 {pid}` the next one takes its fleet over",
+        )
+
+
 class EngineClient:
     """One connection to the engine. Use as an async context manager.
 
-    Every call raises EngineGone when no engine answers, and LabError with the engine's own words
-    when it refuses.
+    Every call raises EngineGone when no engine is there, EngineSilent when it hangs, and LabError with the
+    engine's own words when it refuses. What takes long is waited for as long as the engine is there.
     """
 
     def __init__(self, socket: Path | None = None) -> None:
@@ -198,7 +210,7 @@ class EngineClient:
         any_version: bool = False,
     ) -> T:
         async with self._open(method, path, body, params, any_version) as response:
-            content = await response.aread()
+            content = await self._patiently(response.aread())
         return msgspec.json.decode(content, type=kind) if kind else msgspec.json.decode(content)
 
     async def _lines(
@@ -212,8 +224,10 @@ class EngineClient:
     ) -> AsyncGenerator[T, None]:
         decoder = msgspec.json.Decoder(kind)
         async with self._open(method, path, body, params, False) as response:
-            async for line in response.aiter_lines():
-                if line:
+            chunks, rest = response.aiter_bytes(), b""
+            while chunk := await self._patiently(_next(chunks)):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
                     yield decoder.decode(line)
 
     @contextlib.asynccontextmanager
@@ -222,15 +236,53 @@ class EngineClient:
     ) -> AsyncIterator[httpx.Response]:
         """The response of one request, errors turned into LabError."""
         content = msgspec.json.encode(body) if body is not None else None
+        request = self._http.build_request(method, path, content=content, params=params)
         try:
-            async with self._http.stream(method, path, content=content, params=params) as response:
+            response = await self._patiently(self._http.send(request, stream=True))
+            try:
                 if not any_version:
                     _check_version(response.headers.get(VERSION_HEADER, "unknown"))
                 if response.is_error:
-                    raise _refusal(await response.aread(), response.status_code)
+                    raise _refusal(await self._patiently(response.aread()), response.status_code)
                 yield response
+            finally:
+                await response.aclose()
         except (httpx.TransportError, FileNotFoundError) as error:
             raise EngineGone() from error
+
+    async def _patiently(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``, waited for as long as the engine is there. Raises EngineSilent."""
+        task = asyncio.create_task(work, name="waiting for the engine")
+        try:
+            while not (await asyncio.wait({task}, timeout=PATIENCE_S))[0]:
+                await self._check_pulse()
+            return task.result()
+        finally:
+            await tasks.end(task)
+
+    async def _check_pulse(self) -> None:
+        """Raise EngineSilent when nobody says anything on a line of its own. One that ends takes no new line,
+        but finishes what it was asked: who waits hears of its death by his own.
+        """
+        try:
+            await self._http.get("/engine", timeout=PULSE_S)
+        except httpx.TimeoutException:
+            raise EngineSilent(_pid(self.socket.parent)) from None
+        except (httpx.TransportError, FileNotFoundError):
+            return
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes:
+    """The next one; empty at the end."""
+    return await anext(chunks, b"")
+
+
+def _pid(runtime: Path) -> str:
+    """The engine's, from its lock."""
+    try:
+        return (runtime / paths.LOCK).read_text().strip() or "unknown"
+    except OSError:
+        return "unknown"
 
 
 def _check_version(version: str) -> None:

@@ -12,6 +12,7 @@ import platformdirs
 from lab_tui.model import LabError
 
 APP = "lab-tui"
+LOCK = "engine.lock"  # in the runtime folder: held by the one engine, whose pid is in it
 SOCKET_PATH_LIMIT = 104  # bytes; macOS has 104 with the final zero, Linux 108
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import sys
@@ -14,10 +15,10 @@ import pytest
 from msgspec.structs import replace
 
 from lab_tui import paths
-from lab_tui.cli import bench, cut, status, sweep
+from lab_tui.cli import bench, cut, fleet, status, sweep
 from lab_tui.cli.output import table
 from lab_tui.engine.logs import log_file
-from lab_tui.model import LabError, Snapshot, SweepDetail, SweepSpec
+from lab_tui.model import InstanceState, LabError, Snapshot, SweepDetail, SweepSpec
 from tests.store.helpers import sweep_spec, viewed
 from tests.ui.fake import FLEET, FakeClient, instance, snapshot, sweep_view
 
@@ -177,3 +178,9 @@ def test_the_key_of_one_server_is_sent_to_no_other(
     monkeypatch.delenv("OPENAI_API_KEY")
     assert bench.key_for("http://gpu3:8000", None) is None
     assert capsys.readouterr().err == ""
+
+
+async def test_who_waits_for_a_fleet_does_not_wait_for_one_that_hangs() -> None:
+    state = snapshot(instances=(instance(0), instance(1, InstanceState.HUNG, reason="stopped by a signal")))
+    settled = await asyncio.wait_for(fleet._settle(FakeClient(state), range(2)), 5)
+    assert str(fleet._failure(settled.instances[1])).startswith("instance 1 hung: stopped by a signal: ")

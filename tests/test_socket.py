@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -12,12 +13,12 @@ import httpx
 import pytest
 from aiohttp import web
 
-from lab_tui import paths
+from lab_tui import __version__, paths
 from lab_tui.client import EngineClient
 from lab_tui.engine import peer
 from lab_tui.engine.api import run_server
 from lab_tui.engine.engine import Engine
-from lab_tui.model import EngineInfo, LabError
+from lab_tui.model import VERSION_HEADER, EngineInfo, LabError
 
 INFO = EngineInfo(pid=1, version="0", uptime_s=0.0, socket="", log="")
 
@@ -80,3 +81,49 @@ def test_a_runtime_folder_that_others_could_read_is_closed() -> None:
     folder.mkdir(parents=True, mode=0o755)
     folder.chmod(0o755)
     assert paths.ensure_private(folder).stat().st_mode & 0o777 == 0o700
+
+
+async def test_an_engine_that_hangs_is_said_and_a_slow_one_is_waited_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab_tui.client.PATIENCE_S", 0.05)
+    monkeypatch.setattr("lab_tui.client.PULSE_S", 0.2)
+    paths.ensure_private(paths.runtime_dir())
+    (paths.runtime_dir() / paths.LOCK).write_text("4711")
+    hangs = asyncio.Event()
+
+    async def engine(_: web.Request) -> web.Response:
+        await (asyncio.Event().wait() if hangs.is_set() else asyncio.sleep(0))
+        return web.json_response(None)
+
+    async def presets(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        return web.json_response({}, headers={VERSION_HEADER: __version__})
+
+    async def watch(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={VERSION_HEADER: __version__})
+        await response.prepare(request)
+        for half in (b'{"source":"0","te', b'xt":"a"}\n{"source":"0","text":"b"}\n'):
+            await response.write(half)
+            await asyncio.sleep(0.15)
+        hangs.set()
+        await asyncio.Event().wait()
+        return response
+
+    app = web.Application()
+    app.router.add_get("/engine", engine)
+    app.router.add_get("/presets", presets)
+    app.router.add_get("/logs/0", watch)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.UnixSite(runner, str(paths.socket_path())).start()
+    try:
+        async with EngineClient() as client:
+            assert await client.presets() == {}
+            seen = []
+            with pytest.raises(LabError, match=r"the engine \(pid 4711\) does not answer: `kill -CONT 4711`"):
+                async for line in client.logs("0", follow=True):
+                    seen.append(line.text)
+            assert seen == ["a", "b"]
+    finally:
+        await runner.cleanup()

@@ -30,7 +30,8 @@ from lab_tui.text import plural, printable
 if TYPE_CHECKING:
     import psutil
 
-OVER = (InstanceState.READY, InstanceState.FAILED, InstanceState.STOPPED)
+LOST = (InstanceState.FAILED, InstanceState.HUNG)  # not waited for any longer
+OVER = (InstanceState.READY, InstanceState.STOPPED)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="A GGUF file.")]
 
@@ -151,7 +152,7 @@ async def bring_up(spec: FleetSpec) -> FrontView:
             snapshot = await _settle(client, range(spec.instances))
             failed = [i for i in snapshot.instances if i.state != InstanceState.READY]
             if failed:
-                raise _failure(next((i for i in failed if i.state == InstanceState.FAILED), failed[0]))
+                raise _failure(next((i for i in failed if i.state in LOST), failed[0]))
         except (LabError, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and before is None:
                 say("stopping what was started")
@@ -173,7 +174,7 @@ def _failure(instance: InstanceView) -> LabError:
 
 
 async def _settle(client: EngineClient, indexes: range | tuple[int, ...]) -> Snapshot:
-    """Until these instances are ready, failed or stopped, and the front has the ready ones."""
+    """Until these instances are ready or stopped, and the front has the ready ones; or one is lost."""
     progress = Progress()
     async with aclosing(client.watch(0.5)) as snapshots:
         async for snapshot in snapshots:
@@ -185,8 +186,8 @@ async def _settle(client: EngineClient, indexes: range | tuple[int, ...]) -> Sna
             ready = sum(i.state == InstanceState.READY for i in snapshot.instances)
             in_front = snapshot.front.state == FrontState.READY and snapshot.front.ready == ready
             front_failed = snapshot.front.state == FrontState.FAILED
-            failed = any(i.state == InstanceState.FAILED for i in views)
-            if failed or (all(i.state in OVER for i in views) and (in_front or front_failed)):
+            lost = any(i.state in LOST for i in views)
+            if lost or (all(i.state in OVER for i in views) and (in_front or front_failed)):
                 progress.done()
                 return snapshot
     raise LabError("the engine stopped meanwhile", "see `lab-tui logs engine`")

@@ -22,7 +22,7 @@ from lab_tui.cli.output import (
     say,
     table,
 )
-from lab_tui.client import EngineClient, EngineGone
+from lab_tui.client import EngineClient, EngineGone, EngineSilent
 from lab_tui.model import (
     Best,
     FrontState,
@@ -182,21 +182,21 @@ async def _logs(source: str, lines: int, follow: bool) -> None:
     async with EngineClient() as client:
         try:
             await client.info()
-        except EngineGone:
-            await _kept_logs(source, lines, follow)
+        except (EngineGone, EngineSilent) as error:
+            await _kept_logs(source, lines, follow, error.message)
             return
         async with aclosing(client.logs(source, lines, follow)) as stream:
             async for line in stream:
                 put(line.text)
 
 
-async def _kept_logs(source: str, lines: int, follow: bool) -> None:
+async def _kept_logs(source: str, lines: int, follow: bool, why: str) -> None:
     """The file itself: who looks for why the engine ended has none to ask."""
     from lab_tui import paths
     from lab_tui.engine import logs as files
 
     file = files.log_file(paths.logs_dir(), source)
-    say(f"no engine is running: this is {file}")
+    say(f"{why}: this is {file}")
     async with aclosing(files.follow(file, lines, keep=follow)) as texts:
         async for text in texts:
             put(text)

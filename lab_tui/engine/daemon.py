@@ -97,7 +97,7 @@ def _told(engine: Engine) -> None:
 
 def sole(runtime: Path) -> TextIO:
     """The lock that keeps engines single. Raises LabError while another one holds it."""
-    handle = (runtime / "engine.lock").open("a+")
+    handle = (runtime / paths.LOCK).open("a+")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

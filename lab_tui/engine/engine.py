@@ -249,38 +249,39 @@ class Engine:
         return LabError("the fleet is being changed", "measure once `lab-tui status` shows it ready")
 
     async def bench(self, plan: LoadPlan, *, local: bool) -> AsyncGenerator[BenchEvent, None]:
-        """Measure once. Closing the generator ends the load. Raises LabError when it cannot be done."""
-        events: asyncio.Queue[BenchEvent] = asyncio.Queue()
+        """Measure once. Closing the generator ends the load. Raises LabError when it cannot be done.
+
+        It ends, and lets go of the claim, also when nobody reads on; who is slow misses views.
+        """
+        news = asyncio.Event()
+        latest: LoadView | None = None
 
         def on_view(view: LoadView) -> None:
-            self.snapshots.bench = view
-            events.put_nowait(BenchEvent(view=view))
+            nonlocal latest
+            self.snapshots.bench = latest = view
+            news.set()
 
-        async with self._claim:
-            self._bench_stop.clear()
-            work = (
-                self._meter.fleet(plan, on_view, self._bench_stop)
-                if local
-                else remote(plan, on_view, self._bench_stop)
-            )
-            task = asyncio.create_task(work, name="bench")
-            task.add_done_callback(lambda _: ended())
+        def ended(_: object) -> None:
+            self.snapshots.bench = None
+            self._claim.release()
+            news.set()
 
-            def ended() -> None:
-                self.snapshots.bench = None
-                events.put_nowait(BenchEvent())
-
-            self._bench = task
-            try:
-                while not task.done():
-                    event = await events.get()
-                    if event.view is not None:
-                        yield event
-                if task.cancelled():
-                    raise LabError("the engine stopped meanwhile", "measure again once it runs")
-                yield BenchEvent(result=task.result())
-            finally:
-                await tasks.end(task)
+        measuring = self._meter.fleet if local else remote
+        await self._claim.acquire()
+        self._bench_stop.clear()
+        task = self._bench = asyncio.create_task(measuring(plan, on_view, self._bench_stop), name="bench")
+        task.add_done_callback(ended)
+        try:
+            while not task.done():
+                await news.wait()
+                news.clear()
+                if latest is not None and not task.done():
+                    yield BenchEvent(view=latest)
+            if task.cancelled():
+                raise LabError("the engine stopped meanwhile", "measure again once it runs")
+            yield BenchEvent(result=task.result())
+        finally:
+            await tasks.end(task)
 
     def stop_bench(self) -> None:
         """Close the window of the running bench: its result is what was measured until now."""
