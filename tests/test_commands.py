@@ -15,12 +15,12 @@ import pytest
 from msgspec.structs import replace
 
 from lab_tui import paths
-from lab_tui.cli import bench, cut, fleet, status, sweep
+from lab_tui.cli import bench, cut, fleet, results, status, sweep
 from lab_tui.cli.output import table
 from lab_tui.engine.logs import log_file
 from lab_tui.model import InstanceState, LabError, Snapshot, SweepDetail, SweepSpec
 from tests.store.helpers import sweep_spec, viewed
-from tests.ui.fake import FLEET, FakeClient, instance, snapshot, sweep_view
+from tests.ui.fake import FLEET, LOAD, FakeClient, instance, snapshot, sweep_view
 
 
 class Terminal(io.StringIO):
@@ -184,3 +184,17 @@ async def test_who_waits_for_a_fleet_does_not_wait_for_one_that_hangs() -> None:
     state = snapshot(instances=(instance(0), instance(1, InstanceState.HUNG, reason="stopped by a signal")))
     settled = await asyncio.wait_for(fleet._settle(FakeClient(state), range(2)), 5)
     assert str(fleet._failure(settled.instances[1])).startswith("instance 1 hung: stopped by a signal: ")
+
+
+def test_what_was_read_before_a_load_measures_is_of_no_stranger() -> None:
+    """While it warms, every slot is busy: such a reading is up to a second old when it measures."""
+    load = replace(LOAD, concurrency=1, in_flight=1, tps_by_instance={0: 5.0}, phase_s=0.3)
+    state = snapshot(instances=(instance(0, busy=2, queue=0, reading_age_s=0.4),), load=load)
+    assert state.foreign == 0
+    assert replace(state, load=replace(load, phase_s=0.5)).foreign == 1
+
+
+def test_a_failed_cell_is_one_that_was_tried() -> None:
+    view = sweep_view(cells_total=12, cells_measured=11, cells_failed=1)
+    assert "  12/12  1 failed" in status.sweep_line(view)
+    assert results._line(view)[3] == "12/12 1 failed"

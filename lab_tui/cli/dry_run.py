@@ -60,8 +60,9 @@ def text(found: Outline) -> str:
 
     again = f", {found.confirm_starts:,} to confirm the best" if found.confirm_starts else ""
     fleet = f"{found.largest.instances}×{found.largest.parallel}"
+    head = f"{found.name}: {plural(found.cells, 'cell')}, {found.strategy}"
     lines = [
-        f"{found.name}: {plural(found.cells, 'cell')}, {found.strategy}, at most {duration(found.longest_s)}",
+        f"{head}, up to about {duration(found.longest_s)}",
         f"instance starts  {found.instance_starts:,} at most{again}",
         f"model            {size(found.weights_bytes)}",
         f"largest fleet    {fleet}: {memory(found.ram_bytes, found.vram_bytes)}, of it "

@@ -13,7 +13,7 @@ import typer
 from lab_tui import files, findings
 from lab_tui.cli.fleet import Json
 from lab_tui.cli.output import duration, number, put, put_file, put_json, run, say, table, terminal_width
-from lab_tui.cli.status import best_text, sweep_line
+from lab_tui.cli.status import best_text, sweep_line, tried
 from lab_tui.cli.sweep import to_json
 from lab_tui.client import engine_session
 from lab_tui.findings import Pair
@@ -61,7 +61,7 @@ def _line(view: SweepView) -> tuple[str, ...]:
         str(view.id),
         view.name,
         str(view.status),
-        f"{view.cells_measured}/{view.cells_total}",
+        tried(view) + (f" {view.cells_failed} failed" if view.cells_failed else ""),
         duration(view.elapsed_s),
         time.strftime("%Y-%m-%d %H:%M", time.localtime(view.created)),
         best_text(view.best) if view.best else view.reason,

@@ -144,8 +144,7 @@ def _gpu_line(gpu: GpuReading) -> str:
 
 def sweep_line(view: SweepView) -> str:
     """One sweep of the queue for a person."""
-    done = view.cells_measured + view.cells_failed
-    text = f"sweep {view.id} {view.name}  {view.status}  {done}/{view.cells_total}"
+    text = f"sweep {view.id} {view.name}  {view.status}  {tried(view)}"
     if view.cells_failed:
         text += f"  {view.cells_failed} failed"
     if view.cells_skipped:
@@ -157,6 +156,11 @@ def sweep_line(view: SweepView) -> str:
     if view.best is not None:
         text += f"  best {best_text(view.best)}"
     return text + (f"  {view.reason}" if view.reason else "")
+
+
+def tried(view: SweepView) -> str:
+    """How many cells of a sweep were tried, whatever came of it: ``11/12``."""
+    return f"{view.cells_measured + view.cells_failed}/{view.cells_total}"
 
 
 def best_text(best: Best) -> str:

@@ -165,7 +165,7 @@ async def _sweep(spec: SweepSpec, csv: Path | None, detach: bool) -> SweepDetail
     async with engine_session() as client:
         view = await client.sweep(spec)
         cells = plural(view.cells_total, "cell")
-        say(f"sweep {view.id} {view.name}: {cells}, at most {duration(view.eta_s)}")
+        say(f"sweep {view.id} {view.name}: {cells}, up to about {duration(view.eta_s)}")
         try:
             if (await client.snapshot()).queue_paused:
                 say("the queue is paused, so it waits: `lab-tui queue resume` goes on")

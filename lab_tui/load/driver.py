@@ -84,7 +84,7 @@ class _Measuring:
         self.workers = workers_for(plan.concurrency, os.cpu_count() or 1)
         self.record = Record(self.workers, monotonic())
         self.phase = Phase.WARMING
-        self.begun = monotonic()
+        self.begun = self.entered = monotonic()
         self.opened: float | None = None
         self.warmed: list[Warmed] = []
         self.flags: list[str] = []
@@ -99,7 +99,7 @@ class _Measuring:
             await asyncio.sleep(VIEW_S)
 
     def _enter(self, phase: Phase) -> None:
-        self.phase = phase
+        self.phase, self.entered = phase, monotonic()
         self.on_view(self.view())  # a phase may be shorter than the time between two views
 
     def view(self) -> LoadView:
@@ -122,6 +122,7 @@ class _Measuring:
             requests=record.finished,
             errors=record.error_count,
             elapsed_s=monotonic() - self.begun,
+            phase_s=monotonic() - self.entered,
             ci_half_width=found.relative if found and found.mean > 0 else None,
         )
 

@@ -78,9 +78,13 @@ class Snapshot(Data, frozen=True, kw_only=True):
     def foreign(self) -> int:
         """Requests in the instances that cannot be the load's: more than it ever has in flight.
 
-        While a load warms up or drains its own may be more than that, so nothing is said then.
+        While a load warms up or drains its own may be more than that, so nothing is said then, nor by what
+        was read before it measured.
         """
         if self.load is None or self.load.phase is not Phase.MEASURING or not self.load.tps_by_instance:
+            return 0
+        since_s = self.load.phase_s
+        if since_s is not None and any((view.reading_age_s or 0.0) >= since_s for view in self.instances):
             return 0
         return max((self.busy or 0) + (self.waiting or 0) - self.load.concurrency, 0)
 

@@ -29,6 +29,7 @@ class LoadView(Data, frozen=True, kw_only=True):
     requests: int = 0  # finished
     errors: int = 0
     elapsed_s: float = 0.0
+    phase_s: float | None = None  # since the phase began; None: not told
     ci_half_width: float | None = None  # of the window so far, as a share of tok/s
 
 

@@ -219,10 +219,10 @@ class Instance:
                         self._fail(why)
                         return
                 process = None
-                self._restarts += 1
-                if self._restarts > MAX_RESTARTS:
+                if self._restarts == MAX_RESTARTS:
                     self._fail(f"{why}; given up after {MAX_RESTARTS} restarts")
                     return
+                self._restarts += 1
                 delay = min(2.0 ** (self._restarts - 1), MAX_BACKOFF_S)
                 reason = f"{why}; restart {self._restarts} of {MAX_RESTARTS} after {delay:.0f} s"
                 self._set(InstanceState.BACKOFF, reason=reason)

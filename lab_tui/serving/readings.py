@@ -66,7 +66,8 @@ async def read_instance(
 
     ``tokens_predicted_total`` moves only when a slot is released, so what the busy slots have
     decoded so far is added; the difference of two readings is then the true rate of all traffic.
-    Metrics come first: a slot released in between is missed once rather than counted twice.
+    Metrics come first: a slot released in between is missed once rather than counted twice. Both counts of
+    requests are theirs, of one moment: one that leaves the queue for a slot in between is not counted twice.
     """
     metrics_answer = await http.get("/metrics")
     slots_answer = await http.get("/slots")
@@ -80,7 +81,7 @@ async def read_instance(
         tps = max(0.0, tokens - before.tokens) / (now - before.time)
     return InstanceReading(
         time=now,
-        busy=sum(slot.is_processing for slot in slots),
+        busy=int(metrics.get("requests_processing", sum(slot.is_processing for slot in slots))),
         queue=int(metrics.get("requests_deferred", 0)),
         tokens=max(tokens, before.tokens if before else 0.0),
         tps=tps,

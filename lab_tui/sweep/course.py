@@ -53,8 +53,13 @@ def most_to_go(sweep: StoredSweep, open_cells: int) -> int:
     if not sweep.spec.confirm:
         return open_cells
     if open_cells:
-        return open_cells + min(confirm.MOST, len(sweep.cells)) * confirm.ROUNDS * (len(sweep.cells) > 1)
+        return open_cells + most_to_confirm(len(sweep.cells))
     return confirm.to_go(sweep.cells)
+
+
+def most_to_confirm(cells: int) -> int:
+    """How many runs confirm the best of so many cells at most; one alone is the best."""
+    return min(confirm.MOST, cells) * confirm.ROUNDS if cells > 1 else 0
 
 
 def time_left_s(sweep: StoredSweep) -> float | None:

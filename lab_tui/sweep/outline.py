@@ -14,7 +14,7 @@ from lab_tui.serving.parts import LlamaServer
 from lab_tui.serving.placement import AUTO, Seat, words
 from lab_tui.serving.shape import read_shape
 from lab_tui.store.store import StoredSweep
-from lab_tui.sweep import confirm, course, space, summary
+from lab_tui.sweep import course, space, summary
 from lab_tui.sweep.adaptive import most_cells
 from lab_tui.sweep.fit import Room, corrected, placing, problem, seats
 from lab_tui.sweep.strategy import strategy
@@ -60,7 +60,7 @@ def outline(spec: SweepSpec, room: Room) -> Outline:
         cells=line.cells_total,
         cells_too_large=line.cells_skipped,
         instance_starts=_search_starts(spec, views, most_instances),
-        confirm_starts=confirm.MOST * confirm.ROUNDS * most_instances if spec.confirm else 0,
+        confirm_starts=course.most_to_confirm(len(views)) * most_instances if spec.confirm else 0,
         longest_s=line.eta_s or 0.0,
         largest=largest,
         weights_bytes=most.weights_bytes,

@@ -194,7 +194,10 @@ def _together(cell: CellView, found: Figures | None, counted: Sequence[Measureme
 
 
 def _eta_s(sweep: StoredSweep, open_cells: int, running_s: float) -> float | None:
-    """Time to go at most, confirmation included; None when nothing is left."""
+    """Time to go, up to about, confirmation included; None when nothing is left.
+
+    How long starts and warm-ups take is guessed until cells were timed.
+    """
     if sweep.status in OVER:
         return None
     to_go = course.most_to_go(sweep, open_cells)

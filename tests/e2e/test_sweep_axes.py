@@ -16,7 +16,7 @@ AXES = ("--axis", "arg:--verbosity=2,4", "--axis", "concurrency=1", "--axis", "i
 
 def test_a_dry_run_says_what_it_comes_to_and_starts_nothing(lab: Lab) -> None:
     text = lab.run("sweep", "--preset", "full", "--dry-run").stdout
-    assert text.splitlines()[0] == "full: 308 cells, grid, at most 2h53"
+    assert text.splitlines()[0] == "full: 308 cells, grid, up to about 2h53"
     assert "instance starts  112 at most, 128 to confirm the best" in text
     found = lab.json("sweep", "--preset", "full", "--dry-run")
     assert (found["cells"], found["instance_starts"], found["strategy"]) == (308, 112, "grid")

@@ -369,6 +369,7 @@ async def test_killed_again_and_again_it_is_given_up(
         await until(lambda: states(fleet) != [READY])
     reason, lines = await failed(fleet, 0)
     assert "given up after 2 restarts" in reason
+    assert fleet.views()[0].restarts == 2
     assert lines
     with pytest.raises(LabError, match="instance 0 failed: killed"):
         await fleet.wait_ready()

@@ -74,6 +74,8 @@ async def test_live_tokens_are_added_to_finished_ones() -> None:
     async with answering(metrics, slots) as http:
         first = await read_instance(http, 10.0, None)
         assert (first.busy, first.queue, first.tokens, first.tps) == (3, 2, 134.0, None)
+        async with answering(f"{metrics}llamacpp:requests_processing 2\n", slots) as moved:
+            assert (await read_instance(moved, 10.0, None)).busy == 2  # the third was in the queue then
         before = InstanceReading(time=8.0, busy=0, queue=0, tokens=34.0)
         assert (await read_instance(http, 10.0, before)).tps == 50.0
         same_moment = InstanceReading(time=10.0, busy=0, queue=0, tokens=34.0)

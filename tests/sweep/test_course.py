@@ -95,3 +95,7 @@ def test_budgets_as_they_are_typed() -> None:
     for bad in ("", "soon", "0", "0m", "30m1h", "1h30", "-5m", "5 m", "1d"):
         with pytest.raises(LabError, match="give a time such as 90s, 10m, 1h30m"):
             budget_seconds(bad)
+
+
+def test_a_single_cell_is_not_confirmed() -> None:
+    assert [course.most_to_confirm(cells) for cells in (0, 1, 2, 4, 99)] == [0, 0, 4, 8, 8]

@@ -183,7 +183,7 @@ def outline_text(found: Outline) -> Content:
         Content.assemble(
             (fmt.plural(found.cells, "cell"), f"{STRONG} {ACCENT}"),
             f"  {fmt.plural(found.instance_starts, 'model load')} at most{confirming}",
-            (f"  at most {fmt.duration(found.longest_s)}", STRONG),
+            (f"  up to about {fmt.duration(found.longest_s)}", STRONG),
         ),
         Content.assemble(
             f"largest fleet {fleet}: ",
