@@ -1,9 +1,23 @@
-"""Words: counts as they are said, and text that others wrote (files, logs, servers) made safe to be shown."""
+"""Words: counts as they are said, hints as they are typed, and text of others (files, logs) safe to be shown."""
 
 from __future__ import annotations
 
+import os
+import shlex
 import unicodedata
 from collections.abc import Callable
+
+PROGRAM = "LAB_TUI_PROGRAM"  # the word by which this program was called, where that is not its own name
+
+
+def program() -> str:
+    """What to type for this program: ``lab-tui``, or the script that has started it."""
+    return shlex.quote(os.environ.get(PROGRAM) or "lab-tui")
+
+
+def typed(text: str) -> str:
+    """``text`` with every hint, such as `lab-tui up`, as it is to be typed here."""
+    return text.replace("`lab-tui", f"`{program()}")
 
 
 def printable(text: str) -> str:

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from lab_tui import paths
 from lab_tui.cli import bench, cut, fleet, results, status, sweep
-from lab_tui.cli.output import table
+from lab_tui.cli.output import say, table
+from lab_tui.cli.service import unit_text
 from lab_tui.engine.logs import log_file
 from lab_tui.model import InstanceState, LabError, Snapshot, SweepDetail, SweepSpec
 from tests.store.helpers import sweep_spec, viewed
@@ -198,3 +199,12 @@ def test_a_failed_cell_is_one_that_was_tried() -> None:
     view = sweep_view(cells_total=12, cells_measured=11, cells_failed=1)
     assert "  12/12  1 failed" in status.sweep_line(view)
     assert results._line(view)[3] == "12/12 1 failed"
+
+
+def test_hints_can_be_typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    say("start one with `lab-tui up`, or `lab-tui`")
+    assert capsys.readouterr().err == "start one with `lab-tui up`, or `lab-tui`\n"
+    monkeypatch.setenv("LAB_TUI_PROGRAM", "./my box/lab")
+    say("start one with `lab-tui up`")
+    assert capsys.readouterr().err == "start one with `'./my box/lab' up`\n"
+    assert "LAB_TUI_PROGRAM" not in unit_text()

@@ -56,7 +56,8 @@ def main():
     if sys.argv[1:] == ["models", "fetch"]:
         return fetch()
     open_files = [name for name in os.listdir("/dev/fd") if int(name) == 9]
-    print(json.dumps({"args": sys.argv[1:], "cwd": os.getcwd(), "open": open_files}))
+    word = os.environ.get("LAB_TUI_PROGRAM")
+    print(json.dumps({"args": sys.argv[1:], "cwd": os.getcwd(), "open": open_files, "word": word}))
 def fetch():
     folder = pathlib.Path(os.environ["HOME"]) / "models"
     folder.mkdir(exist_ok=True)
@@ -136,7 +137,9 @@ def test_runs_at_once_with_the_arguments_where_it_was_called(
     code, out, errors = made.run("lab", "status", "--json", "a b", cwd=tmp_path)
     assert time.monotonic() - began < 2
     assert (code, errors) == (0, "")
-    assert json.loads(out) == {"args": ["status", "--json", "a b"], "cwd": str(tmp_path), "open": []}
+    word = str(made.root / "scripts" / "lab")
+    args = ["status", "--json", "a b"]
+    assert json.loads(out) == {"args": args, "cwd": str(tmp_path), "open": [], "word": word}
     assert log.stat().st_mtime_ns == before
 
 

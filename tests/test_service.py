@@ -84,6 +84,20 @@ def test_installed_seen_and_removed(
         service.remove()
 
 
+def test_it_is_removed_also_where_systemd_does_not_answer(
+    systemctl: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.install()
+    units = home / ".config" / "systemd" / "user"
+    wanted = units / "default.target.wants" / service.NAME
+    wanted.parent.mkdir()
+    wanted.symlink_to(units / service.NAME)
+    (systemctl.parent / "bin" / "broken").touch()
+    service.remove()
+    assert not wanted.is_symlink() and not (units / service.NAME).exists()
+    assert "No medium found: systemd forgets the unit when you log in again" in capsys.readouterr().err
+
+
 def test_a_unit_of_somebody_else_is_left_alone(systemctl: Path, home: Path) -> None:
     unit = home / ".config" / "systemd" / "user" / service.NAME
     unit.parent.mkdir(parents=True)

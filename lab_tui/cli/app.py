@@ -12,6 +12,7 @@ from lab_tui import __version__
 from lab_tui.cli import bench, engine, fleet, parts, queue, results, service, status, sweep, winner
 from lab_tui.cli.output import fail, put, run
 from lab_tui.model import LabError
+from lab_tui.text import program
 
 EPILOG = "Without a command: the screen. Every command takes --help."
 app = typer.Typer(
@@ -70,6 +71,6 @@ def screen(
 def main() -> None:
     """The entry point: every refusal is one line and exit 1."""
     try:
-        app()
+        app(prog_name=program())
     except LabError as error:
         fail(str(error))

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from lab_tui import tasks
-from lab_tui.text import printable, printable_json, printable_lines
+from lab_tui.text import printable, printable_json, printable_lines, typed
 
 T = TypeVar("T")
 
@@ -25,12 +25,12 @@ FIGURE = re.compile(r"-?|[\d.,/hms]+[A-Z%]?")  # 1,226.4  16/16  2h05  5.1G: wha
 
 def say(text: str) -> None:
     """A message for the person at the terminal."""
-    print(printable_lines(text), file=sys.stderr, flush=True)  # noqa: T201
+    print(printable_lines(typed(text)), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def put(text: str) -> None:
     """A result, for a person or a pipe. What does not print is shown, for it may be somebody else's."""
-    _put(printable_lines(text))
+    _put(printable_lines(typed(text)))
 
 
 def put_file(text: str) -> None:
@@ -40,7 +40,7 @@ def put_file(text: str) -> None:
 
 def put_page(text: str) -> None:
     """A result in the place of the one before, as ``--watch`` wants it."""
-    _put(f"\x1b[H\x1b[2J{printable_lines(text)}")
+    _put(f"\x1b[H\x1b[2J{printable_lines(typed(text))}")
 
 
 def _put(text: str) -> None:

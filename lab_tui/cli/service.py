@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -16,9 +17,10 @@ from lab_tui.cli.fleet import Json
 from lab_tui.cli.output import put, put_json, run, say
 from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import Data, LabError
-from lab_tui.text import printable
+from lab_tui.text import PROGRAM, printable
 
 NAME = "lab-tui.service"
+WANTS = "default.target.wants"  # beside the unit: links to what begins at login
 MARK = "# Written by `lab-tui service install`."
 # KillMode: an engine that dies leaves its fleet serving, and the one that follows takes it over. When it
 # is told to stop, it ends the fleet itself.
@@ -95,10 +97,15 @@ def remove() -> None:
         raise LabError(f"there is no {file}", "`lab-tui service install` writes it")
     if not file.read_text().startswith(MARK):
         raise LabError(f"{file} is not of lab-tui", "remove it yourself")
-    _systemctl("disable", NAME)
+    try:
+        _systemctl("disable", NAME)
+    except LabError as error:  # without a bus of this user nobody answers, and it is done by hand
+        say(f"{error.message}: systemd forgets the unit when you log in again")
+    (file.parent / WANTS / NAME).unlink(missing_ok=True)
     file.unlink()
-    _systemctl("daemon-reload")
     say(f"removed {printable(str(file))}")
+    with contextlib.suppress(LabError):  # said above
+        _systemctl("daemon-reload")
     if run(_engine_runs()):
         say("the engine that runs goes on; `lab-tui engine stop` ends it and its fleet")
 
@@ -126,7 +133,11 @@ def unit_text() -> str:
     """The unit of an engine of this Python, with those settings of the environment that it needs."""
     from lab_tui.serving.units import word
 
-    kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith("LAB_TUI_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in KEPT or (name.startswith("LAB_TUI_") and name != PROGRAM)
+    }
     return UNIT.format(
         mark=MARK,
         environment="".join(f"Environment={word(f'{name}={kept[name]}')}\n" for name in sorted(kept)),

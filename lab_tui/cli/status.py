@@ -15,6 +15,7 @@ from lab_tui.cli.output import (
     gigabytes,
     number,
     put,
+    put_file,
     put_json,
     put_json_line,
     put_page,
@@ -191,7 +192,7 @@ async def _logs(source: str, lines: int, follow: bool) -> None:
             return
         async with aclosing(client.logs(source, lines, follow)) as stream:
             async for line in stream:
-                put(line.text)
+                put_file(line.text)
 
 
 async def _kept_logs(source: str, lines: int, follow: bool, why: str) -> None:
@@ -203,4 +204,4 @@ async def _kept_logs(source: str, lines: int, follow: bool, why: str) -> None:
     say(f"{why}: this is {file}")
     async with aclosing(files.follow(file, lines, keep=follow)) as texts:
         async for text in texts:
-            put(text)
+            put_file(text)
