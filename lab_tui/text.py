@@ -1,4 +1,4 @@
-"""Words: counts as they are said, hints as they are typed, and text of others (files, logs) safe to be shown."""
+"""Words: counts as they are said, hints as they are typed, text that others wrote made safe to be shown."""
 
 from __future__ import annotations
 

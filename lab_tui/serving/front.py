@@ -33,7 +33,7 @@ from lab_tui.serving.nginx_conf import (
 )
 from lab_tui.serving.parts import Nginx
 from lab_tui.serving.ports import ANY, outward
-from lab_tui.serving.process import Process, ProcessRecord, StopLadder, end_all, session_members
+from lab_tui.serving.process import Process, ProcessRecord, StopLadder, end_all, session_members, trim
 from lab_tui.serving.readings import plain_http
 from lab_tui.serving.traffic import Traffic
 
@@ -198,9 +198,9 @@ class Front:
         return (*nginx.command, "-p", f"{self._folder}/", "-c", config, "-e", str(self._log))
 
     async def _start(self, spec: FrontSpec, nginx: Nginx) -> None:
-        self._set(FrontState.STARTING, spec=spec)
         command = (*self._command(nginx, "nginx.conf"), "-g", "daemon off;")
         self._process = Process.start(command, self._log, os.environ)
+        self._set(FrontState.STARTING, spec=spec)  # whoever keeps its record can from now on
         if not await self._in_effect(spec):
             await self._process.stop(LADDER)
             complaints = [line for line in self._process.log_lines(20) if "emerg" in line]
@@ -249,10 +249,11 @@ class Front:
             await asyncio.sleep(RESTART_DELAY_S)
 
     async def _read(self) -> None:
-        """Count what goes through, for as long as it runs."""
+        """Count what goes through, and keep its log short, for as long as it runs."""
         while True:
             await asyncio.sleep(READ_S)
             await self._forget_masters()
+            await asyncio.to_thread(trim, self._log)
             try:
                 while self._traffic.read():
                     await asyncio.sleep(0)  # others have their turn between the blocks

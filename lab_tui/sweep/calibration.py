@@ -7,15 +7,12 @@ what it was found on; another processor, nginx or lab-tui has it found anew.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from lab_tui import __version__
 from lab_tui.load.ceiling import ceiling_tps
@@ -24,7 +21,7 @@ from lab_tui.serving.front import Front
 from lab_tui.serving.nginx_conf import FrontSpec
 from lab_tui.serving.parts import Nginx
 from lab_tui.serving.ports import free_port
-from lab_tui.serving.process import end_session
+from lab_tui.serving.process import ProcessRecord
 from lab_tui.sweep.machine import machine_name
 
 STREAMS = 256  # enough that each token comes in a packet of its own
@@ -49,6 +46,7 @@ class Calibration:
 
     def __init__(self, folder: Path, file: Path, log_file: Path, *, wanted: bool = True) -> None:
         self._folder = folder  # of the nginx that is used for it
+        self._record = folder / "running.json"  # of that nginx, while it runs
         self._file = file
         self._log = log_file
         self._wanted = wanted
@@ -73,21 +71,20 @@ class Calibration:
         return kept.client_tps
 
     async def clear(self) -> None:
-        """End the nginx of a calibration in which an engine was killed: its folder says whose it is."""
-        for master in await asyncio.to_thread(self._end_masters):
-            await end_session(master)
+        """End the nginx of a calibration in which an engine was killed, by its record."""
+        try:
+            record = msgspec.json.decode(self._record.read_bytes(), type=ProcessRecord)
+        except FileNotFoundError:
+            return
+        except msgspec.DecodeError as error:
+            log.warning("%s cannot be read (%s): `lab-tui doctor` finds what was left", self._record, error)
+        else:
+            front = Front(self._folder, self._log, _ignore)
+            await front.adopt(record)
+            await front.stop()
+        self._record.unlink()
 
     # -- inside
-
-    def _end_masters(self) -> list[int]:
-        """Kill every nginx that runs in our folder; whose workers are left."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if f"-p {self._folder}/ " in " ".join(process.cmdline()):
-                    process.kill()
-                    found.append(process.pid)
-        return found
 
     def _kept(self, nginx: Nginx) -> Ceilings:
         here = found_on(nginx)
@@ -111,13 +108,19 @@ class Calibration:
     async def _front(self, address: str, nginx: Nginx) -> AsyncIterator[str]:
         """A front of its own before one null server; its URL."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        front = Front(self._folder, self._log, _ignore)
+
+        def keep_record() -> None:
+            if front.record is not None:
+                self._record.write_bytes(msgspec.json.encode(front.record))
+
+        front = Front(self._folder, self._log, keep_record)
         spec = FrontSpec(host="127.0.0.1", port=free_port(), backends=(address,), max_streams=STREAMS)
         try:
             await front.apply(spec, nginx)
             yield spec.url
         finally:
             await front.stop()
+            self._record.unlink(missing_ok=True)
 
 
 def found_on(nginx: Nginx) -> str:

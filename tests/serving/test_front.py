@@ -259,6 +259,10 @@ async def test_what_goes_through_is_counted(stand: Stand, monkeypatch: pytest.Mo
     assert (front.traffic.errors, front.traffic.cut_off) == ({}, 1)
     assert {one.address for one in front.traffic.instances} == set(stand.spec.backends)
     assert (front.traffic.connections is None) == bool(front.traffic.connections_reason)
+    log = stand.folder / "nginx.log"
+    monkeypatch.setattr("lab_tui.serving.process.LOG_LIMIT_BYTES", 1000)
+    log.write_text("x" * 1001)
+    await until(lambda: log.stat().st_size < 1000, "the log to be trimmed")
     await front.stop()
     assert front.traffic is None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import msgspec
 import pytest
@@ -34,7 +37,15 @@ async def test_it_is_found_through_nginx_once_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(module, "ceiling_tps", functools.partial(ceiling_tps, steps=1))
     views: list[LoadView] = []
-    found = await calibration(tmp_path).through_front(nginx, views.append)
+    record = tmp_path / "front" / "running.json"
+    kept: list[bool] = []
+
+    def on_view(view: LoadView) -> None:
+        views.append(view)
+        kept.append(record.exists())
+
+    found = await calibration(tmp_path).through_front(nginx, on_view)
+    assert any(kept) and not record.exists()  # for the next engine, should this one be killed
     assert found is not None and 0 < found < STREAMS * 10 * 1.1  # the first pace is 10 tok/s a stream
     assert {view.phase for view in views} == {Phase.CALIBRATING}
     assert processes_with(str(tmp_path)) == []
@@ -65,12 +76,22 @@ async def test_a_broken_file_is_found_anew_and_unwanted_is_not_known(nginx: Ngin
     assert await calibration(tmp_path, wanted=False).through_front(nginx, lambda _: None) is None
 
 
-async def test_the_nginx_of_a_killed_engine_is_ended(nginx: Nginx, tmp_path: Path) -> None:
-    left = Front(tmp_path / "front", tmp_path / "nginx.log", lambda: None)
-    (tmp_path / "front").mkdir()
+async def test_the_nginx_of_a_killed_engine_is_ended_and_nobody_else(nginx: Nginx, tmp_path: Path) -> None:
+    folder = tmp_path / "front"
+    folder.mkdir()
+    left = Front(folder, tmp_path / "nginx.log", lambda: None)
     await left.apply(FrontSpec(host="127.0.0.1", port=free_port(), backends=(), max_streams=8), nginx)
+    assert left.record is not None
+    (folder / "running.json").write_bytes(msgspec.json.encode(left.record))
     await left.detach()
-    assert processes_with(str(tmp_path)) != []
-    await calibration(tmp_path).clear()
-    assert processes_with(str(tmp_path)) == []
-    await calibration(tmp_path).clear()  # nothing there is no error
+    words = ("-c", "input()", "-p", f"{folder}/", "x")
+    stranger = await asyncio.create_subprocess_exec(sys.executable, *words, stdin=PIPE)
+    try:
+        await calibration(tmp_path).clear()
+        assert [process.pid for process in processes_with(str(tmp_path))] == [stranger.pid]
+        await calibration(tmp_path).clear()  # nothing there is no error
+        (folder / "running.json").write_text("{")
+        await calibration(tmp_path).clear()
+        assert stranger.returncode is None
+    finally:
+        await stranger.communicate(b"\n")
