@@ -40,7 +40,8 @@ from lab_tui.sweep import space
 INSTANCES, SLOTS = 4, 16
 CELL_S = 5.0  # about what a cell takes under all this
 OVER = (CellStatus.MEASURED, CellStatus.FAILED)
-GRACE_S = 10.0  # so long after a hit an error may still come of it
+GRACE_S = 1.0  # a request that begins so long after a hit may still have been sent to whom it hit
+BACK_S = 10.0  # for the front to be there again, when the engine has to come back first
 SETTLE_S = 120.0  # for everything to serve again, and for the queue to end
 MEMORY_FROM_S = 60.0  # an engine younger than this still fills its caches
 FILES_SPARE = 4  # descriptors that come and go: a viewer's line, a reading under way
@@ -163,13 +164,13 @@ class Streams:
         await asyncio.sleep(0.2)  # a front that is away is not to be hammered
 
     def _explained(self, upstream: str, began: float) -> bool:
-        """Whether what it was on was hit while it ran; one that got no answer was on any of them."""
+        """Whether what it was on was hit while it ran; without the name of an instance that is the front."""
         now = time.monotonic()
-        return any(
-            since <= now and began <= until + GRACE_S and (not upstream or whom in upstream)
-            for whom, since, until in self.hits
-            if whom not in (WORKER, ENGINE)
-        )
+        for whom, since, until in self.hits:
+            mine, grace_s = (whom in upstream, GRACE_S) if upstream else (whom == FRONT, BACK_S)
+            if mine and since <= now and began <= until + grace_s:
+                return True
+        return False
 
     async def stop(self) -> None:
         for task in self._tasks:

@@ -65,7 +65,10 @@ async def soak(cells: int) -> list[str]:
             while added < min(done + AHEAD, sweeps):
                 await client.sweep(space.laid_out(sweep(), 1))
                 added += 1
-            if added - len((await client.snapshot()).queue) > done:  # to list all of them takes memory itself
+            state = await client.snapshot()
+            if state.queue_paused:  # nothing will ever be done
+                return [f"the queue paused after {SWEEP * done} cells: {'; '.join(state.notices)}"]
+            if added - len(state.queue) > done:  # to list all of them takes memory itself
                 looks[done + 1] = (engine.memory_info().rss, store_bytes())
                 rss, size = looks[done + 1]
                 rate = SWEEP * (done + 1) / (time.monotonic() - began)
