@@ -250,10 +250,9 @@ class Store:
             )
             db.execute("UPDATE sweep SET elapsed_s = ? WHERE id = ?", (elapsed_s, sweep))
 
-    def sweeps(self) -> list[StoredSweep]:
-        """Every sweep with its cells, newest first."""
-        rows = self._rows("SELECT id FROM sweep ORDER BY id DESC")
-        return [self.sweep(row[0]) for row in rows]
+    def ids(self) -> list[int]:
+        """Of every sweep, newest first."""
+        return [row[0] for row in self._rows("SELECT id FROM sweep ORDER BY id DESC")]
 
     def measured_models(self) -> list[MeasuredModel]:
         """The model of every sweep that has results, newest first."""

@@ -62,6 +62,7 @@ class Queue:
         self._waiting: list[StoredSweep] = []
         self._runner: Runner | None = None
         self._amounts: dict[int, summary.Amount] = {}  # of the waiting sweeps that have results
+        self._over: dict[int, SweepView] = {}  # what is over does not change any more
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._writing: set[asyncio.Task[Any]] = set()  # changes under way, whether or not who asked waits
@@ -114,10 +115,22 @@ class Queue:
         return [*([self._runner.sweep] if self._runner else []), *self._waiting]
 
     async def all(self) -> list[SweepView]:
-        """Every sweep ever kept, newest first, live where it lives."""
+        """Every sweep ever kept, newest first, live where it lives.
+
+        Those that are over are read once, one after the other: thousands of cells would hold the loop.
+        """
         live = {view.id: view for view in self.views()}
-        kept = await self._store.call(self._store.sweeps)
-        return await asyncio.to_thread(lambda: [live.get(sweep.id) or summary.view(sweep) for sweep in kept])
+        lines = []
+        for sweep_id in await self._store.call(self._store.ids):
+            line = live.get(sweep_id) or self._over.get(sweep_id)
+            if line is None:
+                line = await asyncio.to_thread(
+                    summary.view, await self._store.call(self._store.sweep, sweep_id)
+                )
+                if line.status in summary.OVER:
+                    self._over[sweep_id] = line
+            lines.append(line)
+        return lines
 
     async def detail(self, sweep_id: int) -> SweepDetail:
         """One sweep with its cells. Raises LabError when there is none."""

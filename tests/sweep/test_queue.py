@@ -110,7 +110,7 @@ async def test_skip_leaves_one_cell_out(bench: Bench, fleet: Fleet, model: Path,
 
 
 async def test_remove_aborts_the_running_one_and_keeps_what_was_measured(
-    bench: Bench, fleet: Fleet, model: Path, cells: Cells
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = await bench.queue(fleet)
     first = await queue.add(sweep(model, {"concurrency": (1, 2, 3)}))
@@ -130,7 +130,11 @@ async def test_remove_aborts_the_running_one_and_keeps_what_was_measured(
     assert cells.begun == [1, 2, 8]
     with pytest.raises(LabError, match="sweep 99 is not waiting in the queue"):
         await queue.remove(99)
-    assert [view.id for view in await queue.all()] == [third.id, second.id, first.id]
+    shown = await queue.all()
+    assert [view.id for view in shown] == [third.id, second.id, first.id]
+    read: list[int] = []
+    monkeypatch.setattr(queue._store, "sweep", read.append)
+    assert (await queue.all(), read) == (shown, [])  # what is over is read once
 
 
 async def test_move_changes_the_order_also_for_the_next_engine(
