@@ -23,7 +23,7 @@ import psutil
 from own_lab import own_lab
 
 from lab_tui import paths
-from lab_tui.client import EngineClient, EngineGone, ensure_engine
+from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import (
     CellStatus,
     CellView,
@@ -35,6 +35,7 @@ from lab_tui.model import (
     Workload,
 )
 from lab_tui.serving import orphans
+from lab_tui.starting import ensure_engine
 from lab_tui.sweep import space
 
 INSTANCES, SLOTS = 4, 16

@@ -19,9 +19,10 @@ import msgspec
 from textual.app import App
 
 from lab_tui import paths
-from lab_tui.client import EngineClient, EngineGone, engine_session
+from lab_tui.client import EngineClient, EngineGone
 from lab_tui.config import Settings
 from lab_tui.model import CellStatus, FleetSpec
+from lab_tui.starting import engine_session
 from lab_tui.ui.app import LabApp
 
 SIZE = (120, 36)

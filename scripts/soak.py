@@ -16,8 +16,9 @@ import psutil
 from own_lab import own_lab
 
 from lab_tui import paths
-from lab_tui.client import EngineClient, ensure_engine
+from lab_tui.client import EngineClient
 from lab_tui.model import AxisValue, FleetSpec, SweepSpec, WindowSpec, Workload
+from lab_tui.starting import ensure_engine
 from lab_tui.sweep import space
 
 SWEEP = 100  # cells

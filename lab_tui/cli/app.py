@@ -57,7 +57,7 @@ def screen(
     if os.environ.get("TERM", "") in ("", "dumb") or not all(stream.isatty() for stream in streams):
         fail("the screen needs a terminal (and TERM set): `lab-tui status` prints the same as text")
     from lab_tui import config
-    from lab_tui.client import ensure_engine
+    from lab_tui.starting import ensure_engine
 
     settings = config.for_screen(config.load(), mouse=False if no_mouse else None, ascii=ascii or None)
     run(ensure_engine())

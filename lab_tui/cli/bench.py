@@ -24,8 +24,8 @@ from lab_tui.cli.output import (
     run,
     say,
 )
-from lab_tui.client import engine_session
 from lab_tui.model import BenchSpec, LabError, LoadView, MachineLoad, Measurement, Slo, WindowSpec, Workload
+from lab_tui.starting import engine_session
 from lab_tui.text import energy, plural
 
 MOST_SECONDS = 86_400

@@ -15,7 +15,7 @@ import typer
 from lab_tui import access, paths
 from lab_tui.cli.cut import Yes, ask_before_cutting
 from lab_tui.cli.output import Progress, put, run, say
-from lab_tui.client import EngineClient, EngineGone, engine_session, ensure_engine
+from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import (
     FleetSpec,
     FrontState,
@@ -25,6 +25,7 @@ from lab_tui.model import (
     LabError,
     Snapshot,
 )
+from lab_tui.starting import engine_session, ensure_engine
 from lab_tui.text import plural, printable
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import typer
 
 from lab_tui.cli.output import put, run, say
 from lab_tui.cli.status import sweep_line
-from lab_tui.client import EngineClient, engine_session
+from lab_tui.client import EngineClient
+from lab_tui.starting import engine_session
 
 queue = typer.Typer(help="Sweeps that wait and the one that runs.", rich_markup_mode=None)
 

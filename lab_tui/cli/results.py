@@ -15,9 +15,9 @@ from lab_tui.cli.fleet import Json
 from lab_tui.cli.output import duration, number, put, put_file, put_json, run, say, table, terminal_width
 from lab_tui.cli.status import best_text, sweep_line, tried
 from lab_tui.cli.sweep import to_json
-from lab_tui.client import engine_session
 from lab_tui.findings import Pair
 from lab_tui.model import TABLE_FORMATS, CellView, ExportSpec, LabError, ResultsFile, SweepDetail, SweepView
+from lab_tui.starting import engine_session
 
 COLUMNS = {"instances": "INST", "parallel": "PAR", "concurrency": "CONC"}  # axes that every table has
 MOST_BYTES = 4 << 20  # of a CSV; the cells that a sweep may have are less

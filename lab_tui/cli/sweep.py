@@ -22,7 +22,7 @@ from lab_tui.cli.dry_run import text as outline_text
 from lab_tui.cli.fleet import Json, Model, bring_up, spec_from
 from lab_tui.cli.output import Progress, duration, fail, number, put, put_file, put_json, run, say
 from lab_tui.cli.status import best_text, sweep_line
-from lab_tui.client import EngineClient, EngineGone, engine_session
+from lab_tui.client import EngineClient, EngineGone
 from lab_tui.config import Settings
 from lab_tui.model import (
     FleetSpec,
@@ -34,6 +34,7 @@ from lab_tui.model import (
     SweepView,
     Workload,
 )
+from lab_tui.starting import engine_session
 from lab_tui.text import plural
 
 if TYPE_CHECKING:

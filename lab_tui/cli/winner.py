@@ -11,8 +11,9 @@ from lab_tui import files, findings
 from lab_tui.cli.cut import Yes, ask_before_cutting
 from lab_tui.cli.fleet import Model, bring_up, say_where
 from lab_tui.cli.output import put_file, run, say
-from lab_tui.client import EngineClient, engine_session
+from lab_tui.client import EngineClient
 from lab_tui.model import FLEET_FORMATS, CellView, ExportSpec, FleetSpec, LabError
+from lab_tui.starting import engine_session
 
 Id = Annotated[int, typer.Argument(metavar="ID")]
 CellNumber = Annotated[

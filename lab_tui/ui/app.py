@@ -19,9 +19,10 @@ from textual.screen import Screen
 from textual.theme import Theme
 
 from lab_tui import paths
-from lab_tui.client import EngineClient, ensure_engine
+from lab_tui.client import EngineClient
 from lab_tui.config import Settings
 from lab_tui.model import History, InstanceState, LabError, Snapshot
+from lab_tui.starting import ensure_engine
 from lab_tui.ui import actions, keymap, theme
 from lab_tui.ui import link as lines
 from lab_tui.ui.glyphs import speaks_utf8
