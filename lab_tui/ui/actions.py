@@ -149,7 +149,7 @@ MOVES: tuple[Move, ...] = (
     Move("up,k,down,j", "↑ ↓ k j", "Select, or scroll"),
     Move("pageup,pagedown", "pgup pgdn", "Scroll by a page"),
     Move("home,g,end,G", "g G", "The first, the last (also home, end)"),
-    Move("left,right", "← →", "Sideways through a log"),
+    Move("left,right", "← →", "Sideways through a log, or a table column by column"),
     Move("f", "f", "Follow the log again after scrolling"),
     Move("ctrl+p", "ctrl+p", "Find an action by its name"),
     Move("ctrl+q", "ctrl+q", "Leave at once; everything goes on"),
@@ -172,6 +172,11 @@ def here(scope: str) -> Iterator[Action]:
 def key(name: str) -> str:
     """The key of an action as people write it, for hints such as ``Press u``."""
     return next(action.shown for action in _registry if action.name == name)
+
+
+def no_match(needle: str) -> str:
+    """What a list says of which a filter leaves nothing."""
+    return f"nothing matches /{needle}/, {key('back')} clears"
 
 
 def click(name: str) -> Style:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import time
@@ -21,9 +22,10 @@ from textual.theme import Theme
 from lab_tui import paths
 from lab_tui.client import EngineClient
 from lab_tui.config import Settings
-from lab_tui.model import History, InstanceState, LabError, Snapshot
+from lab_tui.model import History, InstanceState, LabError, Snapshot, SweepSpec
 from lab_tui.starting import ensure_engine
 from lab_tui.ui import actions, keymap, theme
+from lab_tui.ui import format as fmt
 from lab_tui.ui import link as lines
 from lab_tui.ui.glyphs import speaks_utf8
 from lab_tui.ui.leaving import leave_when_told
@@ -35,6 +37,7 @@ from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.series import Series
 from lab_tui.ui.shown import SHOWN
 from lab_tui.ui.terminal import Terminal
+from lab_tui.ui.widgets.header import stale_after_s
 
 TICKS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 SHEETS = ("tokens", "overview", "instance", "front", "sweep", "forms", "dialogs")
@@ -50,6 +53,8 @@ class LabApp(App[int]):
 
     # A reactive of the app that repaints sends the whole screen again; screens know what changed.
     snapshot: reactive[Snapshot | None] = reactive[Snapshot | None](None, init=False, repaint=False)
+    # What came last, also while the shown one is frozen.
+    latest: reactive[Snapshot | None] = reactive[Snapshot | None](None, init=False, repaint=False)
     link: reactive[lines.Link] = reactive(lines.connecting, init=False, repaint=False)
 
     def __init__(self, settings: Settings, client: EngineClient, *, read_only: bool = False) -> None:
@@ -63,10 +68,11 @@ class LabApp(App[int]):
         self.frozen = False
         self.mouse = settings.ui.mouse
         self.ascii = not speaks_utf8(os.environ) if settings.ui.ascii is None else settings.ui.ascii
+        fmt.use_ascii(self.ascii)
         self.terminal: Terminal | None = None  # none in tests that have no terminal
         self.marked: int | None = None  # the sweep to hold another one against
         self.arrived = time.monotonic()  # when the shown snapshot came
-        self.latest: Snapshot | None = None  # what came last, shown or not
+        self.presets: dict[str, SweepSpec] = {}  # as they were asked for last
         self.register_theme(theme.SAFE)
         wanted = theme.pick(settings.ui.theme, os.environ)
         if wanted not in self.available_themes:
@@ -107,6 +113,16 @@ class LabApp(App[int]):
 
     # -- what comes from the engine
 
+    @property
+    def age_s(self) -> float:
+        """How old the shown snapshot is."""
+        return time.monotonic() - self.arrived
+
+    @property
+    def outdated(self) -> bool:
+        """Whether what is shown cannot stand for now any more; a frozen screen is not meant to."""
+        return not self.link.connected or (not self.frozen and self.age_s > stale_after_s(self.tick_s))
+
     @work(group="engine", exclusive=True)
     async def listen(self) -> None:
         """Follow the engine at the tick that is asked for."""
@@ -126,8 +142,18 @@ class LabApp(App[int]):
 
     def receive_link(self, link: lines.Link) -> None:
         """Note whether the engine answers; only changes matter to screens."""
+        if link.connected and not self.link.connected:
+            self.load_presets()
         if not (link.connected and self.link.connected):
             self.link = link
+
+    @work(group="presets", exclusive=True)
+    async def load_presets(self) -> None:
+        """Have the presets at hand for the form of a new sweep, which asks again and says what fails."""
+        try:
+            self.presets = await self.client.presets()
+        except LabError as error:
+            self.log.warning(f"no presets: {error}")
 
     def is_covered(self, screen: Screen[None]) -> bool:
         """Whether ``screen`` is still to be seen below dialogs."""
@@ -142,6 +168,14 @@ class LabApp(App[int]):
         """Every key of the screen below."""
         if isinstance(self.screen, LabScreen):
             self.push_screen(HelpScreen(self.screen.SCOPE))
+
+    def action_help_quit(self) -> None:
+        """Ctrl+c, with nothing marked that it could copy: many mean to leave with it."""
+        if isinstance(self.screen, LabScreen):
+            self.screen.status.say(f"{actions.key('quit')} leaves, and everything goes on; ctrl+q at once")
+        else:
+            self.clear_notifications()
+            self.notify("escape closes this", timeout=3)
 
     def act_palette(self) -> None:
         """Actions by name."""
@@ -181,8 +215,7 @@ class LabApp(App[int]):
         for screen in self.screen_stack:
             if isinstance(screen, LabScreen):
                 screen.status.say(
-                    f'theme {chosen.name}; it stays with theme = "{chosen.name}" under [ui] in'
-                    f" {paths.config_file().name}"
+                    f'to keep it: theme = "{chosen.name}" under [ui] in {paths.config_file().name}'
                 )
 
     def act_mouse(self) -> None:
@@ -212,7 +245,7 @@ class LabApp(App[int]):
         if self.latest is None or self.read_only or not self.link.connected or not runs(self.latest):
             self.exit(0)
         else:
-            self.push_screen(QuitDialog(self.latest, self.client))
+            self.push_screen(QuitDialog(self.client))
 
 
 def runs(snapshot: Snapshot) -> bool:
@@ -238,6 +271,10 @@ def run(settings: Settings, *, read_only: bool = False) -> int:
 
 
 async def _run(settings: Settings, read_only: bool) -> int:
+    # A full round of Python's collector of cycles holds the screen up: 30 ms for what is imported, which
+    # stays and is left out, and up to 0.1 s with 10,000 cells loaded, so the rounds are ten times rarer.
+    gc.freeze()
+    gc.set_threshold(700, 10, 100)
     async with EngineClient() as client:
         app = LabApp(settings, client, read_only=read_only)
         leave_when_told(asyncio.get_running_loop(), lambda: app.exit(0))

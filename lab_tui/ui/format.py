@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from pathlib import PurePath
 
 from rich.cells import cell_len
@@ -118,11 +120,38 @@ def percent(value: float | None) -> str:
     return NOT_AVAILABLE if value is None else f"{value:.0f}%"
 
 
+_plus_minus = ["±"]
+
+
+def use_ascii(ascii: bool) -> None:
+    """From now on (there is one screen a process) ``±`` is written ``+-``.
+
+    It is the one sign that takes more cells in ASCII, so it must be that before anything is laid out.
+    """
+    _plus_minus[0] = "+-" if ascii else "±"
+
+
+def signed(text: str) -> str:
+    """``text`` with ``±`` as this screen writes it."""
+    return text.replace("±", _plus_minus[0])
+
+
 def interval_share(half_width: float | None, mean: float) -> str:
     """A 95 % half-width as a share of its mean: ``±1.4%``; ``±?`` when the window was too short."""
     if half_width is None or mean <= 0:
-        return "±?"
-    return f"±{100 * half_width / mean:.1f}%"
+        return signed("±?")
+    return signed(f"±{100 * half_width / mean:.1f}%")
+
+
+def clock(second: float) -> str:
+    """A unix time of the last hours by the clock of this machine: ``14:03:59``."""
+    return time.strftime("%H:%M:%S", time.localtime(second))
+
+
+def moment(second: float, now: float) -> str:
+    """A unix time, as short as it can be told on the day of ``now``: ``14:03``, ``2026-11-20 14:03``."""
+    then, today = time.localtime(second), time.localtime(now)
+    return time.strftime("%H:%M" if then[:3] == today[:3] else "%Y-%m-%d %H:%M", then)
 
 
 def age(seconds: float | None) -> str:
@@ -133,17 +162,29 @@ def age(seconds: float | None) -> str:
 def best(value: Best) -> str:
     """The best cell: ``8×32 c=256 1,198 ±1.4%``."""
     share = interval_share(value.throughput_ci95_tps, value.throughput_tps)
-    return f"{value.instances}×{value.parallel} c={value.concurrency} {rate(value.throughput_tps)} {share}"
+    return f"{place(value)} {rate(value.throughput_tps)} {share}"
+
+
+def place(best: Best) -> str:
+    """Where the best is: ``8×32 c=256``."""
+    return settings(best.instances, best.parallel, best.concurrency)
 
 
 def axes(cell: Cell) -> str:
     """The settings that make a cell: ``2×4 c=16 batch=512``."""
-    rest = (
-        f"{name}={value}"
-        for name, value in cell.axes.items()
-        if name not in ("instances", "parallel", "concurrency")
-    )
-    return " ".join((f"{cell.fleet.instances}×{cell.fleet.parallel} c={cell.concurrency}", *rest))
+    return settings(cell.fleet.instances, cell.fleet.parallel, cell.concurrency, cell.axes)
+
+
+NAMED = ("instances", "parallel", "concurrency")  # axes that `settings` writes without their names
+
+
+def settings(
+    instances: object, slots: object, streams: object = None, rest: Mapping[str, object] | None = None
+) -> str:
+    """A fleet, or a cell of it: ``2×4``, ``2×4 c=16``, ``2×4 c=16 batch=512``."""
+    others = (f"{name}={value}" for name, value in (rest or {}).items() if name not in NAMED)
+    words = (f"{instances}×{slots}", "" if streams is None else f"c={streams}", *others)
+    return " ".join(filter(None, words))
 
 
 def model_name(path: str) -> str:

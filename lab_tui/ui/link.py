@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from lab_tui.client import EngineClient
+from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import History, LabError, Snapshot
 
 RETRY_S = 1.0
@@ -23,6 +23,7 @@ class Link:
     since: float
     message: str = ""
     remedy: str = ""
+    gone: bool = False  # there is none, so that another one may be started
 
 
 def connecting() -> Link:
@@ -38,7 +39,7 @@ async def follow(
     on_link: Callable[[Link], None],
     retry_s: float = RETRY_S,
 ) -> None:
-    """Hand on snapshots for ever; when the line breaks, say so and come back by itself."""
+    """Hand on snapshots for ever; when the line breaks, say so and try again until an engine answers."""
     lost: Link | None = None
     while True:
         try:
@@ -47,15 +48,12 @@ async def follow(
                 lost = None
                 on_link(Link(True, time.monotonic()))
                 on_snapshot(snapshot)
-            error = LabError(
-                "the engine closed the line", "it may be stopping; this screen comes back by itself"
-            )
+            error, gone = LabError("the engine closed the line", EngineGone().remedy), True
         except LabError as refused:
-            error = refused
+            error, gone = refused, isinstance(refused, EngineGone)
         except msgspec.MsgspecError as garbled:
-            error = LabError(
-                f"the engine's answer could not be read ({garbled})", "see `lab-tui logs engine`"
-            )
-        lost = Link(False, lost.since if lost else time.monotonic(), error.message, error.remedy)
+            said = f"the engine's answer could not be read ({garbled})"
+            error, gone = LabError(said, "see `lab-tui logs engine`"), False
+        lost = Link(False, lost.since if lost else time.monotonic(), error.message, error.remedy, gone)
         on_link(lost)
         await asyncio.sleep(retry_s)

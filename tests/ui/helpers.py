@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import msgspec
 from textual.pilot import Pilot
 
 from lab_tui.config import Settings
@@ -69,8 +70,10 @@ async def lab(
     settings: Settings | None = None,
 ) -> AsyncIterator[Lab]:
     """A running app; with ``connected`` it shows its first snapshot already."""
-    client = client or FakeClient()
-    app = LabApp(settings or Settings(), client, read_only=read_only)
+    client, settings = client or FakeClient(), settings or Settings()
+    if settings.ui.ascii is None:  # whatever the locale here is
+        settings = msgspec.structs.replace(settings, ui=msgspec.structs.replace(settings.ui, ascii=False))
+    app = LabApp(settings, client, read_only=read_only)
     async with app.run_test(size=size, notifications=True) as pilot:
         shown = Lab(app, client, pilot)
         if connected:

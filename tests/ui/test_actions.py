@@ -16,9 +16,10 @@ from lab_tui.ui.screens.new_sweep import NewSweepForm
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.screens.sweep import SweepScreen
 from lab_tui.ui.screens.up import UpForm
+from lab_tui.ui.widgets import footer
 from lab_tui.ui.widgets.header import HeaderLine
 from lab_tui.ui.widgets.pane import Pane
-from tests.ui.fake import FLEET, TRAFFIC, FakeClient, empty, snapshot, sweep_view
+from tests.ui.fake import FLEET, TRAFFIC, FakeClient, empty, instance, snapshot, sweep_view
 from tests.ui.helpers import Lab, lab, until
 
 
@@ -56,6 +57,54 @@ async def test_stop_and_restart_ask_and_name_the_streams(key: str, verb: str) ->
         await shown.press("y")
         await shown.called(verb, 0)
         await shown.says(f"$ lab-tui {verb} 0")
+
+
+async def test_a_question_counts_as_long_as_it_is_open() -> None:
+    async with lab() as shown:
+        await shown.press("space", "x")  # frozen or not
+        dialog = await question(shown)
+        assert "16 streams on it will be cut off, and 3 that wait." in words(dialog)
+        shown.client.set(snapshot(seq=2, instances=(instance(0, busy=1, queue=0),)))
+        await until(lambda: "1 stream on it will be cut off." in words(dialog))
+        shown.client.set(snapshot(seq=3, instances=()))
+        await until(lambda: "Instance 0 is no longer part of the fleet" in words(dialog))
+
+
+async def test_what_was_said_of_an_action_goes_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lab() as shown:
+        shown.client.set(snapshot(seq=2, notices=("the disk is full",)))
+        await shown.says("the disk is full")
+        await shown.press("s")
+        await shown.says("instance 0 is ready already")
+        await shown.press("2")
+        assert "the disk is full" in shown.overview.status.plain
+        shown.client.set(snapshot(seq=3))
+        await until(lambda: shown.overview.status.plain == "")
+        monkeypatch.setattr(footer, "SAID_S", 0.01)
+        await shown.press("S")
+        await shown.called("up", FLEET)
+        await until(lambda: shown.overview.status.plain == "")
+
+
+async def test_without_an_engine_nothing_is_asked_and_the_way_out_is_named() -> None:
+    async with lab() as shown:
+        shown.client.gone = True
+        await shown.says("no engine is running: e starts one")
+        for key, label in (
+            ("x", "stop"),
+            ("s", "start"),
+            ("r", "restart"),
+            ("n", "new sweep"),
+            ("p", "pause"),
+        ):
+            await shown.press(key)
+            assert shown.app.screen is shown.overview
+            assert f"no {label} now: no engine is running: e starts one" in shown.overview.status.plain
+        await shown.press("2")
+        assert shown.overview.status.plain.strip() == "✖ no engine is running: e starts one"
+        assert not shown.client.calls
+        row = shown.overview.instances.render_line(2)
+        assert {segment.style.dim for segment in row if segment.text.strip() and segment.style} == {True}
 
 
 async def test_stop_all() -> None:

@@ -9,10 +9,11 @@ import pytest
 from rich.cells import cell_len
 
 import lab_tui.ui
-from lab_tui.config import Settings, for_screen
+from lab_tui.config import Settings, UiSettings, for_screen
 from lab_tui.ui import theme
 from lab_tui.ui.glyphs import plain, speaks_utf8
 from lab_tui.ui.widgets.bars import BLOCKS, EMPTY, FULL, GAP, big, gauge, spark
+from tests.ui.helpers import lab, until
 
 SOURCES = sorted(Path(lab_tui.ui.__file__).parent.rglob("*.py"))
 
@@ -55,6 +56,13 @@ def test_states_stay_apart() -> None:
 def test_as_wide_as_before_and_ascii(text: str) -> None:
     assert plain(text).isascii()
     assert cell_len(plain(text)) == cell_len(text)
+
+
+async def test_plus_minus_takes_two_cells_in_ascii() -> None:
+    async with lab(settings=Settings(ui=UiSettings(ascii=True))) as shown:
+        await until(lambda: any("1,198 +-1.4%" in line for line in shown.overview.queue.plain))
+    async with lab() as shown:
+        await until(lambda: any("1,198 ±1.4%" in line for line in shown.overview.queue.plain))
 
 
 def test_pictures() -> None:

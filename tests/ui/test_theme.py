@@ -123,6 +123,6 @@ async def test_tables_follow_the_theme() -> None:
 
         assert colours() == {"#56B4E9", "#D55E00"}
         shown.app.theme = "textual-light"
-        await shown.says("theme textual-light")
+        await shown.says('theme = "textual-light"')
         variables = shown.app.theme_variables
         assert colours() == {Color.parse(variables[f"text-{name}"]).hex for name in ("success", "error")}

@@ -18,8 +18,9 @@ from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import BY_NAME, Action, bindings, here, key
 from lab_tui.ui.link import Link
 from lab_tui.ui.screens.paned import FilterInput, PaneScreen
-from lab_tui.ui.widgets.footer import FooterKeys, StatusLine
-from lab_tui.ui.widgets.header import HeaderLine, compose_header, notices
+from lab_tui.ui.widgets.footer import FooterKeys, Standing, StatusLine
+from lab_tui.ui.widgets.header import HeaderLine, compose_header
+from lab_tui.ui.widgets.lines import LineList
 
 if TYPE_CHECKING:
     from lab_tui.ui.app import LabApp
@@ -32,6 +33,7 @@ class LabScreen(PaneScreen, inherit_bindings=False):
 
     # Of Textual's own only this one: tab is in the registry.
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c,super+c", "screen.copy_text", show=False)]
+    AUTO_FOCUS: ClassVar[str | None] = ""  # Textual would take a line to type in that is not even seen
     FIRST_PANE: ClassVar[int] = 1  # has the focus at first
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -40,10 +42,6 @@ class LabScreen(PaneScreen, inherit_bindings=False):
             keys: list[BindingType] = list(bindings(cls.SCOPE))
             cls.BINDINGS = keys
         super().__init_subclass__(**kwargs)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._notices: tuple[str, ...] = ()  # that were said already
 
     @property
     def lab(self) -> LabApp:
@@ -73,7 +71,7 @@ class LabScreen(PaneScreen, inherit_bindings=False):
         """Draw what is known, then follow what the app learns."""
         self.watch(self.app, "snapshot", self.redraw, init=False)
         self.watch(self.app, "link", self.show_link, init=False)
-        self.set_interval(1.0, self.show_header)
+        self.set_interval(1.0, self.show_age)
         self.call_after_refresh(self.redraw)
         self.panes()[self.FIRST_PANE - 1].enter()
 
@@ -94,31 +92,38 @@ class LabScreen(PaneScreen, inherit_bindings=False):
         if not self.is_mounted or (not self.is_current and not self.lab.is_covered(self)):
             return
         self.set_class(not self.lab.link.connected, "-gone")
-        self.show_header()
+        self.show_age()
+        self.show_standing()
         if self.lab.snapshot is not None:
-            self.show_notices(self.lab.snapshot)
             self.layout_panes(self.lab.snapshot)
             self.draw(self.lab.snapshot)
         else:
             self.draw_nothing()
         self.show_footer()
 
+    def on_screen_resume(self) -> None:
+        """Much may have changed while another screen was above."""
+        self.redraw()
+
     def show_link(self, before: Link, now: Link) -> None:
-        """Say when the engine goes, with what to do, and when it is back."""
-        if self.is_current and before.connected and not now.connected:
-            way = now.remedy if self.lab.read_only else f"{key('engine')} starts one"
-            self.status.failed("", f"{now.message}: {way}" if now.remedy else now.message)
-        elif self.is_current and now.connected and not before.connected and self.lab.snapshot is not None:
+        """Say when the engine is back; that it is gone is said for as long as it is."""
+        if self.is_current and now.connected and not before.connected and self.lab.snapshot is not None:
             self.status.say("the engine answers again")
         self.redraw()
 
-    def show_notices(self, snapshot: Snapshot) -> None:
-        """Say once what the engine wants to be known; the header repeats it where it has room."""
-        now = notices(snapshot)
-        fresh = [notice for notice in now if notice not in self._notices]
-        self._notices = now
-        if fresh:
-            self.status.warn("; ".join(fresh))
+    def show_standing(self) -> None:
+        """Say what holds now: that no engine answers, and what it wants known."""
+        snapshot = self.lab.snapshot
+        lost = snapshot is not None and not self.lab.link.connected
+        self.status.hold(Standing.ENGINE, self.engine_said if lost else "")
+        self.status.hold(Standing.NOTICE, "; ".join(_notices(snapshot)) if snapshot is not None else "")
+
+    @property
+    def engine_said(self) -> str:
+        """Why no engine answers, and the way out."""
+        link = self.lab.link
+        way = f"{key('engine')} starts one" if link.gone and not self.lab.read_only else link.remedy
+        return f"{link.message}: {way}" if way else link.message
 
     def draw(self, snapshot: Snapshot) -> None:
         """Fill the panes."""
@@ -129,12 +134,22 @@ class LabScreen(PaneScreen, inherit_bindings=False):
     def layout_panes(self, snapshot: Snapshot) -> None:
         """Share the rows out among the panes."""
 
+    def show_age(self) -> None:
+        """Ages grow while nothing arrives, and what is too old to be of now is grey."""
+        self.show_header()
+        self.fade(self.lab.outdated)
+
+    def fade(self, outdated: bool) -> None:
+        """Show what stood for now as what was."""
+        for held in self.query(LineList):
+            held.fade(outdated)
+
     def show_header(self) -> None:
-        """The header moves by itself: ages grow while nothing arrives."""
+        """What the header says now."""
         lab = self.lab
         self.query_one(HeaderLine).show(
             compose_header(
-                lab.snapshot, lab.link, self.size.width, lab.tick_s, lab.frozen, lab.read_only, lab.arrived
+                lab.snapshot, lab.link, self.size.width, lab.tick_s, lab.frozen, lab.read_only, lab.age_s
             )
         )
 
@@ -159,16 +174,23 @@ class LabScreen(PaneScreen, inherit_bindings=False):
     async def action_act(self, name: str) -> None:
         """Carry out an action of the registry, whichever way it was asked for."""
         action = BY_NAME[name]
-        if action.changes and self.lab.read_only:
-            self.status.say(
-                f"read-only: {action.label} is refused; leave out --read-only to change things", False
-            )
+        self.status.next_action()
+        if action.changes and (why := self._refusal(action)):
+            self.status.failed("", why)
             return
         method, _, argument = name.partition(".")
         handler = getattr(self, f"act_{method}", None) or getattr(self.lab, f"act_{method}")
         outcome = handler(argument) if argument else handler()
         if inspect.isawaitable(outcome):
             await outcome
+
+    def _refusal(self, action: Action) -> str:
+        """Why what changes things cannot be had now; "": it can."""
+        if self.lab.read_only:
+            return f"read-only: {action.label} is refused; leave out --read-only to change things"
+        if action.name != "engine" and not self.lab.link.connected:
+            return f"no {action.label} now: {self.engine_said}"
+        return ""
 
     def send(self, command: str, work: Coroutine[Any, Any, Any]) -> None:
         """Let the engine do something, without waiting; say which command does the same.
@@ -183,10 +205,17 @@ class LabScreen(PaneScreen, inherit_bindings=False):
         try:
             await work
         except LabError as error:
-            self._on_top.status.failed(command, str(error))
-            self.app.notify(str(error), severity="error", markup=False, timeout=8)
+            self.fail(command, str(error))
         else:
             self._on_top.status.done(command, time.monotonic() - began)
+
+    def fail(self, command: str, why: str) -> None:
+        """Say what went wrong, and once more in full where the line is too short for it."""
+        status = self._on_top.status
+        status.failed(command, why)
+        self.app.clear_notifications()
+        if status.cut:
+            self.app.notify(why, severity="error", markup=False, timeout=8)
 
     @property
     def _on_top(self) -> LabScreen:
@@ -210,3 +239,13 @@ class LabScreen(PaneScreen, inherit_bindings=False):
         said = what or text.splitlines()[0]
         room = max(self.size.width - len(place) - 25, 8)
         self.status.say(f"copied: {fmt.clip(said, room)} (also in {place})")
+
+
+def _notices(snapshot: Snapshot) -> tuple[str, ...]:
+    """What the engine wants known and the header does not say in its own words."""
+    paused = "queue is paused" if snapshot.queue_paused else ""
+    return tuple(
+        notice
+        for notice in snapshot.notices
+        if notice != snapshot.front.reason and not (paused and paused in notice)
+    )

@@ -8,11 +8,11 @@ from typing import Any
 
 from textual import work
 
-from lab_tui.model import FleetSpec, InstanceState, InstanceView, LabError, SweepStatus, SweepView
+from lab_tui.model import FleetSpec, InstanceState, InstanceView, LabError, Snapshot, SweepStatus, SweepView
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import key
 from lab_tui.ui.screens.base import LabScreen
-from lab_tui.ui.screens.dialogs import ASLEEP, ConfirmDialog, streams_on
+from lab_tui.ui.screens.dialogs import ASLEEP, ConfirmDialog, Words, streams_on
 
 Work = Coroutine[Any, Any, Any]
 
@@ -40,6 +40,14 @@ def up_command(spec: FleetSpec) -> str:
     if spec.extra_args:
         words += ["--", *spec.extra_args]
     return shlex.join(words)
+
+
+def _fleet_told(snapshot: Snapshot) -> str:
+    """What ends with the whole fleet."""
+    front = f" and the front {snapshot.front.url}" if snapshot.front.url else ""
+    text = f"{fmt.plural(len(snapshot.instances), 'instance')}{front}. {streams_on(snapshot.instances)}"
+    sweep = f"\nThe running sweep {snapshot.sweep.name} uses them." if snapshot.sweep is not None else ""
+    return text + sweep
 
 
 class FleetCommands(LabScreen):
@@ -83,15 +91,22 @@ class FleetCommands(LabScreen):
 
     def _ask_instance(self, view: InstanceView, verb: str, title: str) -> None:
         command = f"lab-tui {verb} {view.index}"
+
+        def told(snapshot: Snapshot) -> str:
+            now = [one for one in snapshot.instances if one.index == view.index]
+            if not now:
+                return f"Instance {view.index} is no longer part of the fleet."
+            return f"llama-server on port {now[0].port}, {now[0].state}. {streams_on((now[0],))}"
+
         self.ask(
             f"{title} instance {view.index}?",
-            f"llama-server on port {view.port}, {view.state}. {streams_on((view,))}",
+            told,
             title,
             command,
             lambda: self.lab.client.instance(view.index, verb),
         )
 
-    def ask(self, title: str, text: str, yes: str, command: str, work: Any) -> None:
+    def ask(self, title: str, text: str | Words, yes: str, command: str, work: Any) -> None:
         """Ask, then send what ``work()`` makes."""
 
         def answered(sure: bool | None) -> None:
@@ -122,11 +137,7 @@ class FleetCommands(LabScreen):
         if snapshot is None or not snapshot.instances:
             self.status.say("nothing to stop: no fleet runs")
             return
-        front = f" and the front {snapshot.front.url}" if snapshot.front.url else ""
-        text = f"{fmt.plural(len(snapshot.instances), 'instance')}{front}. {streams_on(snapshot.instances)}"
-        if snapshot.sweep is not None:
-            text += f"\nThe running sweep {snapshot.sweep.name} uses them."
-        self.ask("Stop the whole fleet?", text, "Stop all", "lab-tui down", self.lab.client.down)
+        self.ask("Stop the whole fleet?", _fleet_told, "Stop all", "lab-tui down", self.lab.client.down)
 
     def act_up(self) -> None:
         """Ask for a model and start a fleet."""
@@ -179,8 +190,12 @@ class QueueCommands(FleetCommands):
         def answered(result: tuple[SweepView, str] | None) -> None:
             if result is not None:
                 self.status.done(result[1], 0)
+                self.queued(result[0])
 
         self.app.push_screen(NewSweepForm(self.lab.client, self.lab.settings, self.lab.snapshot), answered)
+
+    def queued(self, view: SweepView) -> None:
+        """A sweep of the user's waits, or runs, from now on."""
 
     def act_pause(self) -> None:
         """Pause the queue, or let it go on."""
@@ -194,9 +209,15 @@ class QueueCommands(FleetCommands):
         if sweep is None:
             self.status.say("no cell is being measured")
             return
+
+        def told(snapshot: Snapshot) -> str:
+            if (now := snapshot.sweep) is None:
+                return "No cell is being measured any more."
+            return f"{now.now or 'The cell'} stays without a result; sweep {now.name} goes on with the next."
+
         self.ask(
             "Skip this cell?",
-            f"{sweep.now or 'The cell'} stays without a result; sweep {sweep.name} goes on with the next.",
+            told,
             "Skip",
             "lab-tui queue skip",
             lambda: self.lab.client.queue("skip"),
@@ -210,14 +231,19 @@ class QueueCommands(FleetCommands):
             self.status.say("select a sweep that runs or waits (pane 4) to abort it", False)
             return
         running = sweep.status is SweepStatus.RUNNING
-        load = self.lab.snapshot.load if self.lab.snapshot else None
-        streams = (
-            f" {fmt.plural(load.in_flight, 'stream')} of it will be cut off." if running and load else ""
-        )
-        kept = f"{fmt.plural(sweep.cells_measured, 'measured cell')} will be kept."
+
+        def told(snapshot: Snapshot) -> str:
+            now = next((view for view in snapshot.queue if view.id == sweep.id), None)
+            if now is None:
+                return "It is over: nothing is left to be taken out of the queue."
+            load = snapshot.load if now.status is SweepStatus.RUNNING else None
+            streams = f" {fmt.plural(load.in_flight, 'stream')} of it will be cut off." if load else ""
+            kept = f"{fmt.plural(now.cells_measured, 'measured cell')} will be kept."
+            return f"{now.cells_total} cells, {now.status}.{streams} {kept}"
+
         self.ask(
             f"{'Abort' if running else 'Remove'} sweep {sweep.name} (#{sweep.id})?",
-            f"{sweep.cells_total} cells, {sweep.status}.{streams} {kept}",
+            told,
             "Abort" if running else "Remove",
             f"lab-tui queue remove {sweep.id}",
             lambda: self.lab.client.remove(sweep.id),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from textual import work
 from textual.app import ComposeResult
@@ -14,8 +15,13 @@ from textual.widgets import Button, Static
 from lab_tui.client import EngineClient
 from lab_tui.model import InstanceState, InstanceView, LabError, Snapshot
 from lab_tui.ui import format as fmt
+from lab_tui.ui.widgets.pane import set_title
+
+if TYPE_CHECKING:
+    from lab_tui.ui.app import LabApp
 
 T = TypeVar("T")
+Words = Callable[[Snapshot], str]  # what a question says of the newest snapshot
 ASLEEP = (InstanceState.STOPPED, InstanceState.FAILED)
 
 
@@ -27,6 +33,17 @@ class Question(ModalScreen[T]):
     VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]
     BORDER = 2
     BINDINGS: ClassVar[list[BindingType]] = [("up,k", "scroll_words(-1)"), ("down,j", "scroll_words(1)")]
+
+    def keep_telling(self, words: Words) -> None:
+        """Have the words say what is so now, for as long as the question is open."""
+        lab = cast("LabApp", self.app)
+        line = self.query_one(".text", Static)
+
+        def tell() -> None:
+            if lab.latest is not None:
+                line.update(words(lab.latest))
+
+        self.watch(lab, "latest", tell)
 
     def action_scroll_words(self, by: int) -> None:
         """Words that do not fit; the buttons keep the focus."""
@@ -47,16 +64,16 @@ class ConfirmDialog(Question[bool]):
         ("left,right,tab,shift+tab", "app.focus_next"),
     ]
 
-    def __init__(self, title: str, text: str, yes: str, command: str = "") -> None:
+    def __init__(self, title: str, text: str | Words, yes: str, command: str = "") -> None:
         super().__init__()
         self._title, self._text, self._yes, self._command = title, text, yes, command
 
     def compose(self) -> ComposeResult:
         """What will happen, the command that does it, and two buttons."""
         with Vertical(classes="dialog") as box:
-            box.border_title = self._title.replace("[", r"\[")
+            set_title(box, self._title)
             with VerticalScroll(classes="words", can_focus=False):
-                yield Static(self._text, markup=False, classes="text")
+                yield Static(self._text if isinstance(self._text, str) else "", markup=False, classes="text")
                 if self._command:
                     yield Static(f"$ {self._command}", markup=False, classes="command")
             with Horizontal(classes="buttons"):
@@ -66,6 +83,8 @@ class ConfirmDialog(Question[bool]):
     def on_mount(self) -> None:
         """An enter too many must stop nothing."""
         self.query_one("#cancel", Button).focus()
+        if not isinstance(self._text, str):
+            self.keep_telling(self._text)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Answer by mouse or enter."""
@@ -86,16 +105,16 @@ class QuitDialog(Question[None]):
         ("right,tab", "app.focus_next"),
     ]
 
-    def __init__(self, snapshot: Snapshot, client: EngineClient) -> None:
+    def __init__(self, client: EngineClient) -> None:
         super().__init__()
-        self._snapshot, self._client = snapshot, client
+        self._client = client
 
     def compose(self) -> ComposeResult:
         """What runs, and the three ways on."""
         with Vertical(classes="dialog") as box:
             box.border_title = "Leave"
             with VerticalScroll(classes="words", can_focus=False):
-                yield Static(_at_work(self._snapshot), markup=False, classes="text")
+                yield Static("", markup=False, classes="text")
                 yield Static("", markup=False, id="outcome")
             with Horizontal(classes="buttons"):
                 yield Button("Detach, all goes on (q)", id="detach", variant="primary", compact=True)
@@ -105,6 +124,7 @@ class QuitDialog(Question[None]):
     def on_mount(self) -> None:
         """Detaching is what a user means who just wants to leave."""
         self.query_one("#detach", Button).focus()
+        self.keep_telling(_at_work)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Go the way that was chosen."""
@@ -149,8 +169,22 @@ def streams_on(views: tuple[InstanceView, ...]) -> str:
     busy = sum(view.busy or 0 for view in views)
     if unknown == len(views):
         return "How many streams are on it is not known."
-    text = f"{fmt.plural(busy, 'stream')} on it will be cut off." if busy else "No stream is on it."
+    waiting = sum(view.queue or 0 for view in views)
+    more = f", and {waiting:,} that {'waits' if waiting == 1 else 'wait'}" if waiting else ""
+    text = f"{fmt.plural(busy, 'stream')} on it will be cut off{more}." if busy else "No stream is on it."
     return f"{text} (Of {fmt.plural(unknown, 'instance')} this is not known.)" if unknown else text
+
+
+def cut_by_a_sweep(snapshot: Snapshot) -> int:
+    """The live requests that are not ours and that a sweep queued now would cut, by taking the fleet over.
+
+    One that has to wait for its turn cuts nothing yet.
+    """
+    if snapshot.queue or snapshot.queue_paused:
+        return 0
+    if snapshot.load is not None:
+        return snapshot.foreign
+    return (snapshot.busy or 0) + (snapshot.waiting or 0)
 
 
 def _at_work(snapshot: Snapshot) -> str:

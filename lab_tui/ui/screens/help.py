@@ -13,6 +13,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import GROUPS, MOVES, Action, here
 from lab_tui.ui.theme import ACCENT, CELL, INSTANCE, MUTED, STRONG, SWEEP
 
@@ -58,8 +59,8 @@ def help_text(scope: str) -> Content:
         lines += [Content.styled(f"Signs: {title.lower()}", STRONG), Content("").join(signs), Content()]
     lines.append(
         Content.styled(
-            "N/A and - mean: not known. A reading with an age is old. ± is half the 95% interval.\n"
-            "8×32 c=256: 8 instances of 32 slots each, 256 streams at once.",
+            f"N/A and - mean: not known. A reading with an age is old. {fmt.signed('±')} is half the 95%"
+            " interval.\n8×32 c=256: 8 instances of 32 slots each, 256 streams at once.",
             MUTED,
         )
     )

@@ -54,6 +54,8 @@ class OverviewScreen(CurveCommands, LogCommands, QueueCommands):
         self.log_tail = LogTail(id="log")
         self.sort = "#"
         self._seen: tuple[tuple[int, SweepStatus], ...] | None = None  # the queue `past` was asked for
+        self._first: int | None = None  # the sweep that runs, or is next
+        self._queued: int | None = None  # the sweep that was queued here, until it is seen
 
     def compose_panes(self) -> Iterator[Widget]:
         """As the design draws them."""
@@ -108,6 +110,7 @@ class OverviewScreen(CurveCommands, LogCommands, QueueCommands):
         self.gpus.show(gpus.lines(snapshot, series, self.gpus.size.width, step, whole=self.solo))
         four.title(("paused" if snapshot.queue_paused else "") + self._filter_note(4))
         self.queue.show(*queue.lines(snapshot, self.past, self.queue.size.width, self.filters.get(4, "")))
+        self._keep_in_sight(snapshot)
         self.log_tail.choose(snapshot, self.instances.selected)
         self.show_log_title()
         self._refresh_past(snapshot)
@@ -120,7 +123,7 @@ class OverviewScreen(CurveCommands, LogCommands, QueueCommands):
             words.append(Content(f" {link.remedy}"))
         words.append(
             Content.styled(
-                f" This screen comes back by itself; {key('engine')} starts an engine, {key('quit')} leaves.",
+                f" {key('engine')} starts an engine, {key('quit')} leaves; once one runs it is shown here.",
                 MUTED,
             )
         )
@@ -134,6 +137,24 @@ class OverviewScreen(CurveCommands, LogCommands, QueueCommands):
     def _filter_note(self, number: int) -> str:
         needle = self.filters.get(number)
         return f" /{needle}" if needle else ""
+
+    def _keep_in_sight(self, snapshot: Snapshot) -> None:
+        """The sweep that was queued here, else the one that has come to run, takes the cursor of the queue.
+
+        Not from a reader who is there.
+        """
+        ids = [view.id for view in snapshot.queue]
+        first = ids[0] if ids else None
+        if self._queued in ids:
+            self.queue.select(str(self._queued))
+            self._queued = None
+        elif first is not None and first != self._first and self.focused_pane() is not self.panes()[3]:
+            self.queue.select(str(first))
+        self._first = first
+
+    def queued(self, view: SweepView) -> None:
+        """Show it as soon as it is there."""
+        self._queued = view.id
 
     def _refresh_past(self, snapshot: Snapshot) -> None:
         """Ask for finished sweeps when the queue is not what it was."""

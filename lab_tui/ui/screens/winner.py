@@ -65,7 +65,7 @@ class WinnerCommands(QueueCommands):
             return
         self.ask(
             f"Apply cell {cell.index + 1} of sweep {target.sweep}?",
-            f"The fleet becomes {fleet_text(spec)}.\n{_stops(snapshot)}",
+            lambda now: f"The fleet becomes {fleet_text(spec)}.\n{_stops(now)}",
             "Apply",
             command,
             lambda: self.lab.client.up(spec),
@@ -116,17 +116,22 @@ class WinnerCommands(QueueCommands):
     async def _measure_again(self, target: Target) -> None:
         try:
             detail = await self.lab.client.sweep_detail(target.sweep)
-            snapshot = await self.lab.client.snapshot()
             cell = again(detail, target)
             spec = findings.again(detail, cell)
         except LabError as error:
             self.status.failed("lab-tui sweep", str(error))
             return
-        waits = f" It waits: the queue is paused, {key('pause')} goes on." if snapshot.queue_paused else ""
+
+        def told(now: Snapshot) -> str:
+            waits = f" It waits: the queue is paused, {key('pause')} goes on." if now.queue_paused else ""
+            return (
+                f"{fmt.axes(cell.cell)}, as a sweep of its own in the queue.{waits}\n"
+                f"It takes the fleet over while it runs. {streams_on(now.instances)}"
+            )
+
         self.ask(
             f"Measure cell {cell.index + 1} of sweep {target.sweep} again?",
-            f"{fmt.axes(cell.cell)}, as a sweep of its own in the queue.{waits}\n"
-            f"It takes the fleet over while it runs. {streams_on(snapshot.instances)}",
+            told,
             "Measure",
             asked.command(spec, {}, named=True),
             lambda: self.lab.client.sweep(spec),

@@ -11,12 +11,14 @@ from textual.content import Content
 from textual.style import Style
 from textual.widgets import Static
 
-from lab_tui.model import FrontState, InstanceState, Snapshot
+from lab_tui.model import FleetSpec, FrontState, InstanceState, Snapshot
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import key
 from lab_tui.ui.link import Link
 from lab_tui.ui.panes.queue import done
 from lab_tui.ui.theme import ACCENT, BAD, FRONT, GOOD, MUTED, STRONG, WARN
+
+LONGEST_MODEL, SHORTEST_MODEL = 40, 8  # cells of the model's name; where there is no room for so many, none
 
 
 class Part(NamedTuple):
@@ -64,24 +66,24 @@ def compose_header(
     tick_s: float,
     frozen: bool,
     read_only: bool,
-    arrived: float,
+    age_s: float,
 ) -> Content:
-    """The header in ``width`` cells; ``arrived`` is when the snapshot came, by the monotonic clock."""
+    """The header in ``width`` cells; ``age_s`` is how old the snapshot is."""
     parts = [Part(" lab-tui", f"{STRONG} {ACCENT}")]
     if snapshot is not None:
-        parts.append(Part(f"  {snapshot.host.name}", STRONG))
-    alerts = _alerts(link, snapshot, tick_s, frozen, read_only, arrived)
-    facts = _facts(snapshot, width) if snapshot is not None else []
-    right: list[Part] = []
-    if width >= 60:
-        right.append(Part(f"tick {fmt.interval(tick_s)}", MUTED, "faster"))
-        right.append(Part(f"  {key('help')} help", MUTED, "help"))
-    used = _length(parts) + _length(right) + 1
-    for part in (*alerts, *facts):
-        if used + fmt.width(part.text) + 2 > width:
-            break
+        parts.append(Part(f"  {fmt.middle(snapshot.host.name, max(width // 6, 8))}", STRONG))
+    alerts = _alerts(link, snapshot, tick_s, frozen, read_only, age_s)
+    facts = _facts(snapshot, link.connected) if snapshot is not None else []
+    tick = [Part(f"tick {fmt.interval(tick_s)}", MUTED, "faster")]
+    right = [Part(f"  {key('help')} help", MUTED, "help")] if width >= 60 else []
+    room = width - _length(parts) - _length(right) - 1
+    shown, left = _fitting((*alerts, *facts), room)
+    if left >= _length(tick) and right:
+        right, left = tick + right, left - _length(tick)
+    if snapshot is not None and snapshot.fleet is not None and (name := _model(snapshot.fleet, left)):
+        shown.insert(len(alerts), name)
+    for part in shown:
         parts += [Part("  ", ""), part]
-        used += fmt.width(part.text) + 2
     parts.append(Part(" " * max(width - _length(parts) - _length(right) - 1, 1), ""))
     return Content("").join(part.content() for part in (*parts, *right)).truncate(width)
 
@@ -90,17 +92,29 @@ def _length(parts: Sequence[Part]) -> int:
     return sum(fmt.width(part.text) for part in parts)
 
 
+def _fitting(parts: Sequence[Part], room: int) -> tuple[list[Part], int]:
+    """Those that fit into ``room``, the first ones first, and what room is left."""
+    kept: list[Part] = []
+    for part in parts:
+        need = fmt.width(part.text) + 2
+        if need <= room:
+            kept.append(part)
+            room -= need
+    return kept, room
+
+
 def _alerts(
-    link: Link, snapshot: Snapshot | None, tick_s: float, frozen: bool, read_only: bool, arrived: float
+    link: Link, snapshot: Snapshot | None, tick_s: float, frozen: bool, read_only: bool, age_s: float
 ) -> list[Part]:
     """What a user must not overlook."""
     alerts: list[Part] = []
-    if not link.connected:
+    if not link.connected and snapshot is None:
         since = fmt.duration(time.monotonic() - link.since)
-        word = "no engine" if snapshot is None else "engine gone"
-        alerts.append(Part(f"✖ {word} {since}, retrying", f"{BAD} bold", "engine"))
-    elif snapshot is not None and (age := time.monotonic() - arrived) > max(fmt.STALE_AFTER_S, 3 * tick_s):
-        alerts.append(Part(f"◌ stale {fmt.duration(age)}", f"{WARN} bold"))
+        alerts.append(Part(f"✖ no engine {since}, retrying", f"{BAD} bold", "engine"))
+    elif not link.connected:
+        alerts.append(Part(f"✖ engine gone, figures {fmt.duration(age_s)} old", f"{BAD} bold", "engine"))
+    elif snapshot is not None and age_s > stale_after_s(tick_s):
+        alerts.append(Part(f"◌ stale {fmt.duration(age_s)}", f"{WARN} bold"))
     if frozen:
         alerts.append(Part(f"‖ FROZEN, {key('freeze')} goes on", f"{WARN} bold", "freeze"))
     if read_only:
@@ -108,33 +122,29 @@ def _alerts(
     return alerts
 
 
-def _facts(snapshot: Snapshot, width: int) -> list[Part]:
-    """What serves and what is measured, the most telling first."""
-    facts: list[Part] = []
-    if width < 60:
-        facts.append(_front(snapshot))
-    if snapshot.fleet is not None:
-        room = 40 if width >= 140 else 22 if width >= 100 else 14
-        facts.append(Part(f"model {fmt.middle(fmt.model_name(snapshot.fleet.model), room)}", "", "pane.1"))
-    if width >= 60:
-        facts.append(_front(snapshot))
+def stale_after_s(tick_s: float) -> float:
+    """How old a snapshot may be and still stand for now."""
+    return max(fmt.STALE_AFTER_S, 3 * tick_s)
+
+
+def _facts(snapshot: Snapshot, live: bool) -> list[Part]:
+    """What serves and what is measured. ``live``: it is so now; else it was, and is grey."""
+    facts = [_front(snapshot)]
     if snapshot.sweep is not None:
         tried, total = done(snapshot.sweep), snapshot.sweep.cells_total
         facts.append(Part(f"▶ sweep {tried}/{total}", GOOD, "pane.4"))
     elif snapshot.queue_paused:
         facts.append(Part("‖ queue paused", WARN, "pane.4"))
-    facts += [Part(notice, WARN) for notice in notices(snapshot)]
-    return facts
+    return facts if live else [fact._replace(style=MUTED) for fact in facts]
 
 
-def notices(snapshot: Snapshot) -> tuple[str, ...]:
-    """What the engine wants known and the header does not say in its own words."""
-    paused = "queue is paused" if snapshot.queue_paused else ""
-    return tuple(
-        notice
-        for notice in snapshot.notices
-        if notice != snapshot.front.reason and not (paused and paused in notice)
-    )
+def _model(fleet: FleetSpec, room: int) -> Part | None:
+    """As much of the model's name as there is room for; None: too little."""
+    name = fmt.model_name(fleet.model)
+    cells = min(room - len("  model "), LONGEST_MODEL)
+    if cells < min(fmt.width(name), SHORTEST_MODEL):
+        return None
+    return Part(f"model {fmt.middle(name, cells)}", "", "pane.1")
 
 
 def _front(snapshot: Snapshot) -> Part:

@@ -15,6 +15,8 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.style import Style
 
+from lab_tui.ui.theme import MUTED
+
 
 def changed_to(old: Content, new: Content) -> int:
     """The column behind the last one in which two lines differ; 0 when they are the same.
@@ -112,6 +114,7 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         self._keys: tuple[str | None, ...] = ()
         self._selected: str | None = None
         self._parsed: dict[str, Style] = {}
+        self._faded = False
 
     @property
     def selected(self) -> str | None:
@@ -148,6 +151,12 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
                 if row is not None:
                     self.refresh_line(row)
             self.call_after_refresh(self._reveal)
+
+    def fade(self, faded: bool) -> None:
+        """Draw everything grey, as what was and may be no more; or in its own colours."""
+        if faded != self._faded:
+            self._faded = faded
+            self.refresh()
 
     def _refresh_changed(self, before: tuple[Content, ...]) -> None:
         """Paint again what is in sight and not as it was."""
@@ -205,6 +214,8 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         if place >= len(self._lines):
             return Strip.blank(width, style.rich_style)
         line = self._lines[place]
+        if self._faded:
+            line = Content.styled(line.plain, MUTED)
         if self._selected is not None and self._keys[place] == self._selected:
             line = Content(">").append(line[1:]) if line.plain.startswith(" ") else line
             style = self.get_visual_style("lines--cursor")

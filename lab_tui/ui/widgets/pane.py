@@ -27,10 +27,7 @@ class Pane(Vertical):
 
     def title(self, more: str) -> None:
         """Set what stands in the border after the number and the name."""
-        text = f"{self.number} {self.label}{f' {more}' if more else ''}"
-        title = Content(text).markup
-        if title != self.border_title:
-            self.border_title = title
+        set_title(self, f"{self.number} {self.label}{f' {more}' if more else ''}")
 
     async def on_click(self, event: events.Click) -> None:
         """A click on the frame goes to the pane, two zoom it."""
@@ -48,6 +45,13 @@ class Pane(Vertical):
     def enter(self) -> None:
         """Give the pane the focus at once: the next key may be for it already."""
         self.screen.set_focus(self.body)
+
+
+def set_title(widget: Widget, text: str) -> None:
+    """Set what stands in a border, word by word, when it is something else."""
+    title = Content(text).markup
+    if title != widget.border_title:
+        widget.border_title = title
 
 
 def set_height(widget: Widget, height: str) -> None:
