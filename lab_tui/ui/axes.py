@@ -78,6 +78,8 @@ def parse_values(name: str, text: str) -> tuple[AxisValue, ...]:
     for part in text.replace(" ", ",").split(","):
         low, dash, high = part.partition("-")
         if dash and low.isdecimal() and high.isdecimal():
+            if int(low) > int(high):
+                raise Wrong(name, f"{label}: {part} goes down", f"write {high}-{low}")
             if int(high) - int(low) >= MOST:
                 raise Wrong(
                     name, f"{label}: {part} is more than {MOST} values", "give fewer, such as 1,2,4,8"
@@ -117,6 +119,39 @@ def show_arguments(axes: Axes) -> str:
     """The axes that are llama-server's own arguments, as they are typed."""
     own = ((name.removeprefix(ARG), values) for name, values in axes.items() if name.startswith(ARG))
     return " ".join(f"{flag}={show_values(values)}" for flag, values in own)
+
+
+# What commands and the engine call what has a field of its own in a form.
+_NAMES = {
+    "--base-port": "first port",
+    "base-port": "first port",
+    "--front-port": "front port",
+    "front-port": "front port",
+    "--output-tokens": "answer",
+}
+_CALLED = re.compile(
+    rf"axis {ARG}(?P<argument>\S+?)(?=:? )"
+    rf"|axis (?P<axis>{'|'.join(LABELS)})(?=:? )"
+    rf"|(?P<given>(?<=give )(?:{'|'.join(LABELS)})=)"
+    rf"|(?P<name>(?<![\w-])(?:{'|'.join(_NAMES)})(?![\w-]))"
+    r"|(?P<flag>, or --yes)"
+)
+
+
+def in_labels(message: str) -> str:
+    """A refusal in the words of the form: fields by their labels, not by the options of commands."""
+
+    def called(found: re.Match[str]) -> str:
+        match found.lastgroup:
+            case "argument":
+                return found["argument"]
+            case "axis":
+                return LABELS[found["axis"]]
+            case "name":
+                return _NAMES[found["name"]]
+        return ""
+
+    return _CALLED.sub(called, message)
 
 
 def field_of(message: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from lab_tui.ui import asked, axes
 from lab_tui.ui.asked import Typed
 from lab_tui.ui.axes import Wrong
 from lab_tui.ui.screens import new_sweep
+from lab_tui.ui.screens.dialogs import ConfirmDialog
 from lab_tui.ui.screens.form import Choice, Field, Form
 from lab_tui.ui.screens.new_sweep import NewSweepForm
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.screens.picker import ModelPicker
 from lab_tui.ui.screens.up import UpForm
-from tests.ui.fake import FLEET, FakeClient, empty, snapshot
+from tests.ui.fake import FLEET, FakeClient, empty, instance, snapshot
 from tests.ui.helpers import Lab, lab, until
 
 
@@ -58,7 +60,7 @@ def test_values_as_typed() -> None:
         "arg:--poll": (0, 50),
         "arg:--split-mode": ("row",),
     }
-    for text, says in (("1-100000", "more than 512"), (" , ", "has no value")):
+    for text, says in (("1-100000", "more than 512"), (" , ", "has no value"), ("2,9-4", "write 4-9")):
         with pytest.raises(Wrong, match=f"streams: .*{says}") as refused:
             axes.parse_values("concurrency", text)
         assert refused.value.field == "concurrency"
@@ -83,6 +85,27 @@ def test_what_the_engine_refuses_is_said_at_its_field(axis: str, field: str) -> 
     with pytest.raises(LabError) as refused:
         space.parse_axes([axis])
     assert axes.field_of(refused.value.message) == field
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        ("axis concurrency: 0 is out of range: give 1 to 9", "streams: 0 is out of range: give 1 to 9"),
+        (
+            "axis arg:--poll: llama-server's --poll takes no value: only arguments",
+            "--poll: llama-server's --poll takes no value: only arguments",
+        ),
+        (
+            "front-port 9001 lies among the ports: choose another --front-port or --base-port",
+            "front port 9001 lies among the ports: choose another front port or first port",
+        ),
+        ("10,201 cells are more: give fewer values, or --yes", "10,201 cells are more: give fewer values"),
+        ("the axis output-tokens and --output-tokens are given", "the answer lengths and answer are given"),
+        ("there is no axis 'x'", "there is no axis 'x'"),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_labels_of_the_form(refusal: str, said: str) -> None:
+    assert axes.in_labels(refusal) == said
 
 
 def test_a_refused_budget_is_said_at_its_field() -> None:
@@ -223,7 +246,8 @@ async def test_what_is_wrong_is_said_once_at_its_field() -> None:
         fill(form, concurrency="1,2")
         shown.client.refusal = LabError("axis batch: 'x' is not a number", "give batch=1,2,4")
         fill(form, batch="x")
-        await until(lambda: "axis batch" in said(form, "batch"))
+        await until(lambda: said(form, "batch") == "✖ batch: 'x' is not a number: give 1,2,4")
+        assert command(form) == ""
         assert list(complaints(form)) == ["batch"]
         shown.client.refusal = LabError("10,201 cells are more than 10,000", "give fewer values")
         fill(form, batch="1-200")
@@ -232,6 +256,54 @@ async def test_what_is_wrong_is_said_once_at_its_field() -> None:
         shown.client.refusal = None
         fill(form, batch="512")
         await until(lambda: not complaints(form) and "8 cells" in count(form))
+
+
+async def test_a_sweep_over_live_streams_says_what_it_cuts_and_asks() -> None:
+    async with lab(FakeClient(snapshot(sweep=None, queue=(), load=None))) as shown:
+        form = await open_form(shown)
+        cuts = form.query_one("#cuts", Static)
+        assert "takes the fleet over: cuts 38 live streams" in str(cuts.render())
+        await shown.press("ctrl+s")
+        dialog = await shown.on(ConfirmDialog)
+        assert "38 live streams" in str(dialog.query_one(".text", Static).render())
+        shown.client.set(snapshot(seq=2, sweep=None, queue=(), load=None, instances=(instance(0, queue=0),)))
+        await until(lambda: "cuts 16 live streams" in str(dialog.query_one(".text", Static).render()))
+        await shown.press("enter")
+        await shown.on(NewSweepForm)
+        await until(lambda: "nothing was started" in said(form))
+        assert not shown.client.calls
+        await shown.press("ctrl+s")
+        await shown.on(ConfirmDialog)
+        await shown.press("y")
+        await shown.on(OverviewScreen)
+        assert shown.client.calls[-1][0] == "sweep"
+
+
+async def test_a_form_leaves_focus_and_words_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The presets come late, as from an engine under load."""
+    client, come = FakeClient(snapshot(sweep=None, queue=())), asyncio.Event()
+    ask = client.presets
+
+    async def late() -> dict[str, SweepSpec]:
+        await come.wait()
+        return await ask()
+
+    monkeypatch.setattr(client, "presets", late)
+    long = f"/models/{'deep/' * 20}end.gguf"
+    async with lab(client) as shown:
+        await shown.press("n")
+        form: NewSweepForm = await shown.on(NewSweepForm)
+        streams, model = form.query_one("#concurrency", Input), form.query_one("#model", Input)
+        fill(form, model=long)
+        streams.focus()
+        await shown.press("7")
+        come.set()
+        await until(lambda: form.query_one("#instances", Input).value == "1,2")
+        assert form.focused is streams and streams.value == "7"
+        await until(lambda: model.render_line(0).text.rstrip().endswith("end.gguf"))
+        await shown.press("escape", "n")
+        form = await shown.on(NewSweepForm)
+        assert form.query_one("#instances", Input).value == "1,2"
 
 
 async def test_a_sweep_that_is_refused_leaves_the_form_open() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -19,7 +19,30 @@ from lab_tui.ui import axes
 from lab_tui.ui.axes import Wrong
 from lab_tui.ui.screens.picker import ModelPicker
 
+if TYPE_CHECKING:
+    from lab_tui.ui.app import LabApp
+
 T = TypeVar("T")
+
+
+class PathEntry(Input):
+    """A path to type in. Of one that is too long for it the end is seen, which tells which file it is."""
+
+    def on_resize(self) -> None:
+        """Another part of it fits."""
+        self.call_after_refresh(self._show_end)
+
+    def on_blur(self) -> None:
+        """Whoever went back to its beginning has left."""
+        self._show_end()
+
+    def watch_value(self) -> None:
+        """Another path was filled in."""
+        if not self.has_focus:
+            self.call_after_refresh(self._show_end)
+
+    def _show_end(self) -> None:
+        self.scroll_to(x=self.max_scroll_x, animate=False, force=True)
 
 
 class Choice(Select[str]):
@@ -72,6 +95,11 @@ class Form(ModalScreen[T | None], Generic[T]):
     def __init__(self) -> None:
         super().__init__()
         self._complaining: Field | None = None
+
+    @property
+    def lab(self) -> LabApp:
+        """The app, by its own type."""
+        return cast("LabApp", self.app)
 
     def fields(self) -> Iterator[Widget]:
         """The fields, from the top."""
@@ -139,9 +167,9 @@ class Form(ModalScreen[T | None], Generic[T]):
         if self._complaining is not None and self._complaining is not at:
             self._complaining.complain("")
         self._complaining = at
-        self._say(str(error) if error is not None and at is None else "")
+        self._say(axes.in_labels(str(error)) if error is not None and at is None else "")
         if at is not None:
-            at.complain(f"✖ {error}")
+            at.complain(f"✖ {axes.in_labels(str(error))}")
             if go_there:
                 at.entry.focus()
             if go_there or self.focused is at.entry:
@@ -178,7 +206,8 @@ class ModelForm(Form[T]):
     def model_field(self, path: str) -> Field:
         """The path of a model, and the way to those that there are."""
         button = Button("choose (ctrl+o)", id="choose", compact=True)
-        return Field("model", entry(path, "model", "path of a GGUF file"), button)
+        place = PathEntry(path, placeholder="path of a GGUF file", id="model", compact=True)
+        return Field("model", place, button)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Choose; Textual calls the form's own handler as well."""

@@ -18,6 +18,7 @@ from lab_tui.model import FleetSpec, LabError, Outline, Snapshot, SweepSpec, Swe
 from lab_tui.ui import asked, axes
 from lab_tui.ui import format as fmt
 from lab_tui.ui.asked import CUSTOM, Typed
+from lab_tui.ui.screens.dialogs import ConfirmDialog, cut_by_a_sweep
 from lab_tui.ui.screens.form import Choice, Field, ModelForm, entry
 from lab_tui.ui.screens.up import usual_fleet
 from lab_tui.ui.theme import ACCENT, GOOD, MUTED, STRONG, WARN
@@ -36,6 +37,7 @@ class NewSweepForm(ModelForm[tuple[SweepView, str]]):
         self._settings, self._snapshot = settings, snapshot
         self._fleet, _ = asked.base_fleet(settings, snapshot, usual_fleet(settings, snapshot).model)
         self._presets: dict[str, SweepSpec] = {}
+        self._chosen = CUSTOM  # the preset that the fields were filled from last
 
     def fields(self) -> Iterator[Widget]:
         """Presets fill in the rest, which can then be changed."""
@@ -61,33 +63,70 @@ class NewSweepForm(ModelForm[tuple[SweepView, str]]):
         """What it comes to, and the command that asks the same."""
         yield Static("", id="count")
         yield Static("", markup=False, id="command")
+        yield Static("", markup=False, id="cuts")
 
     def on_mount(self) -> None:
-        """The engine knows the presets."""
+        """The engine knows the presets; those of the last time are there at once."""
+        self.query_one("#preset", Choice).focus()
+        if self.lab.presets:
+            self._take(self.lab.presets)
+        self.watch(self.lab, "latest", self._say_cuts)
         self._load()
 
     @work(group="presets", exclusive=True)
     async def _load(self) -> None:
         try:
-            self._presets = await self.client.presets()
+            presets = await self.client.presets()
         except LabError as error:
             self.refuse(error)
             return
+        self.lab.presets = presets
+        if presets != self._presets:
+            self._take(presets)
+
+    def _take(self, presets: dict[str, SweepSpec]) -> None:
+        """Offer these; what was changed by hand meanwhile stays, and so does the focus."""
         select = self.query_one("#preset", Choice)
-        select.set_options((name, name) for name in (*self._presets, CUSTOM))
-        select.value = next(iter(self._presets), CUSTOM)
-        select.focus()
+        before = self._presets.get(str(select.value))
+        chosen = str(select.value) if select.value in presets and before is not None else next(iter(presets))
+        untouched = before is None or self._is_filled(before)
+        self._presets, self._chosen = presets, chosen
+        select.set_options((name, name) for name in (*presets, CUSTOM))
+        select.value = chosen
+        if untouched:
+            self._fill(presets[chosen], empty_ones=before is None)
+
+    def _say_cuts(self) -> None:
+        """What starting this cuts, as it is now."""
+        latest, line = self.lab.latest, self.query_one("#cuts", Static)
+        text = takes_over(latest) if latest is not None else ""
+        line.update(f"! {text}" if text else "")
+        line.display = bool(text)
 
     # -- a preset fills the fields, the fields make the spec
 
     def on_select_changed(self, event: Select.Changed) -> None:
         """Fill in what the preset says."""
-        preset = self._presets.get(str(event.value))
-        if event.select.id == "preset" and preset is not None:
-            self._fill(preset)
+        now = str(event.select.value)  # other presets may have come since
+        if event.select.id == "preset" and now != self._chosen:
+            self._chosen = now
+            if (preset := self._presets.get(now)) is not None:
+                self._fill(preset)
         self._reckon()
 
-    def _fill(self, preset: SweepSpec) -> None:
+    def _fill(self, preset: SweepSpec, *, empty_ones: bool = False) -> None:
+        """Write a preset into the fields, or into the empty ones alone."""
+        for name, text in self._texts(preset).items():
+            if not (empty_ones and self.text(name)):
+                self.query_one(f"#{name}", Input).value = text
+        self.query_one("#strategy", Choice).value = preset.strategy
+
+    def _is_filled(self, preset: SweepSpec) -> bool:
+        """Whether the fields still hold what a preset wrote into them."""
+        return all(self.text(name) == text for name, text in self._texts(preset).items())
+
+    def _texts(self, preset: SweepSpec) -> dict[str, str]:
+        """What a preset writes into the fields, by their ids."""
         texts = {axis.name: axes.show_values(preset.axes.get(axis.name, ())) for axis in axes.AXES}
         texts["arguments"] = axes.show_arguments(preset.axes)
         texts["prompt"] = str(preset.workload.prompt_tokens)
@@ -95,9 +134,7 @@ class NewSweepForm(ModelForm[tuple[SweepView, str]]):
         texts["seconds"] = f"{preset.window.max_s:g}"
         if not self.text("model"):
             texts["model"] = preset.fleet.model
-        for name, text in texts.items():
-            self.query_one(f"#{name}", Input).value = text
-        self.query_one("#strategy", Choice).value = preset.strategy
+        return texts
 
     def on_input_changed(self) -> None:
         """What it comes to changes with every letter."""
@@ -150,14 +187,15 @@ class NewSweepForm(ModelForm[tuple[SweepView, str]]):
         try:
             spec, command = self.asked()
             self._take_over(spec.fleet)
-            self.query_one("#command", Static).update(f"$ {command}")
             found = await self.client.outline(spec)
         except LabError as error:
-            self.query_one("#count", Static).update(Content.styled("no figures yet", MUTED))
+            command, count = "", Content.styled("no figures, and no command, while something is wrong", MUTED)
             self.refuse(error)
         else:
-            self.query_one("#count", Static).update(outline_text(found))
+            command, count = f"$ {command}", outline_text(found)
             self.refuse(None)
+        self.query_one("#count", Static).update(count)
+        self.query_one("#command", Static).update(command)
 
     def _take_over(self, fleet: FleetSpec) -> None:
         """Another model may have another fleet around it: empty fields show what they stand for."""
@@ -172,12 +210,27 @@ class NewSweepForm(ModelForm[tuple[SweepView, str]]):
         return self._queue(spec, command)
 
     async def _queue(self, spec: SweepSpec, command: str) -> tuple[SweepView, str]:
+        latest = self.lab.latest
+        if latest is not None and takes_over(latest):
+            question = ConfirmDialog("Start the sweep?", _told, "Start", command)
+            if not await self.app.push_screen_wait(question):
+                raise LabError("nothing was started", "the streams go on")
         return await self.client.sweep(spec), command
+
+
+def takes_over(snapshot: Snapshot) -> str:
+    """What a sweep that is queued now cuts; "": nothing."""
+    streams = cut_by_a_sweep(snapshot)
+    return f"takes the fleet over: cuts {fmt.plural(streams, 'live stream')}" if streams else ""
+
+
+def _told(snapshot: Snapshot) -> str:
+    return f"It {takes_over(snapshot) or 'takes the fleet over: no stream is on it now'}."
 
 
 def outline_text(found: Outline) -> Content:
     """What a sweep comes to, in two lines and the reason of what is left out."""
-    fleet = f"{found.largest.instances}×{found.largest.parallel}"
+    fleet = fmt.settings(found.largest.instances, found.largest.parallel)
     confirming = f" and {found.confirm_starts:,} to confirm" if found.confirm_starts else ""
     lines = [
         Content.assemble(
