@@ -9,12 +9,13 @@ from textual.widget import Widget
 
 from lab_tui.model import FleetSpec, InstanceState, LabError, SweepStatus
 from lab_tui.ui.panes import instances
+from lab_tui.ui.panes.instances import gist
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.widgets import logtail
 from lab_tui.ui.widgets.header import HeaderLine
 from lab_tui.ui.widgets.lines import LineList
 from lab_tui.ui.widgets.pane import Pane
-from tests.ui.fake import LOAD, NOW, FakeClient, G, cards, empty, gpu, instance, snapshot, sweep_view
+from tests.ui.fake import LOAD, NOW, QUEUED, FakeClient, G, cards, empty, gpu, instance, snapshot, sweep_view
 from tests.ui.helpers import Lab, lab, until
 
 SIZES = [(80, 24), (120, 40), (200, 50), (60, 16), (40, 10), (20, 5)]
@@ -61,6 +62,32 @@ async def test_shows_what_the_snapshot_says() -> None:
         assert "gpu1" in header(shown)
         assert "front :8088 ● ready 2/4" in header(shown)
         assert "sweep 41/308" in header(shown)
+
+
+@pytest.mark.parametrize(
+    ("reason", "cells", "shown"),
+    [
+        ("port 9000 is in use", 30, "port 9000 is in use"),
+        ("ended with code 1: srv load: unknown type", 30, "srv load: unknown type"),
+        ("model /very/long/way/to/the/file.gguf does not exist", 34, "model …/file.gguf does not exist"),
+        (
+            "ended with code 1: 0.00.123.456 E llama_load: error loading model '/a/b/c.gguf': bad magic",
+            44,
+            "error loading model '…/c.gguf': bad magic",
+        ),
+        ("the whole of this tells", 12, "the whole o…"),
+    ],
+)
+def test_a_reason_says_what_tells_most_first(reason: str, cells: int, shown: str) -> None:
+    assert gist(reason, cells) == shown
+
+
+async def test_an_instance_tells_its_reason_whole() -> None:
+    reason = "ended with code 1: error loading model: tensor blk.17.attn_q.weight is not within the file"
+    failed = instance(0, InstanceState.FAILED, reason=reason)
+    async with lab(FakeClient(snapshot(instances=(failed,)))) as shown:
+        await shown.press("enter")
+        await until(lambda: reason in " ".join(shown_on(shown).split()))
 
 
 async def test_unknown_is_never_zero() -> None:
@@ -164,7 +191,7 @@ async def test_says_when_nothing_arrives() -> None:
 async def test_disconnected_and_back() -> None:
     async with lab() as shown:
         shown.client.gone = True
-        await until(lambda: "engine gone" in header(shown))
+        await until(lambda: "engine gone, figures 0s old" in header(shown))
         assert shown.overview.has_class("-gone")
         assert "412.7" in drawn(shown)
         shown.client.gone = False
@@ -346,6 +373,27 @@ async def test_the_selected_sweep_is_in_sight_with_its_number() -> None:
             )
             rows = "".join(strip.text for strip in held.render_lines(held.size.region))
             assert "> · queued  #23 threads" in rows
+
+
+async def test_a_sweep_that_comes_to_run_or_is_queued_here_is_in_sight() -> None:
+    past = [sweep_view(id, status=SweepStatus.DONE) for id in range(12, 2, -1)]
+    client = FakeClient(snapshot(sweep=None, queue=()))
+    client.finished = past
+    async with lab(client) as shown:
+        held = shown.overview.queue
+        await until(lambda: held.selected == "12")
+        await shown.press("4", "down", "down", "1")
+        running, waiting = sweep_view(13), sweep_view(9 + 5, **QUEUED)
+        shown.client.set(snapshot(seq=2, sweep=running, queue=(running,)))
+        await until(lambda: held.selected == "13" and held.scroll_offset.y == 0)
+        assert "▶ sweep 41/308" in header(shown)
+        await shown.press("4", "down")
+        shown.client.set(snapshot(seq=3, sweep=running, queue=(running, waiting)))
+        await until(lambda: len(held.plain) == 12)
+        assert held.selected == "12"
+        shown.overview.queued(waiting)
+        shown.overview.redraw()
+        assert held.selected == "14"
 
 
 async def test_traffic_of_others_is_shown() -> None:

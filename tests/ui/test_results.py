@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from textual.widgets import Button, Input, Select
 
-from lab_tui import findings, paths
+from lab_tui import client, findings, paths
 from lab_tui.model import (
     AxisValue,
     Best,
@@ -34,7 +34,7 @@ from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.screens.results import ResultsScreen
 from lab_tui.ui.screens.sweep import SweepScreen
 from lab_tui.ui.widgets.footer import FooterKeys
-from lab_tui.ui.widgets.table import Row
+from lab_tui.ui.widgets.table import Row, SortTable
 from tests.ui.fake import FLEET, FakeClient, empty, snapshot, sweep_detail, sweep_view
 from tests.ui.helpers import Lab, lab, until
 
@@ -217,6 +217,51 @@ async def test_browse_sort_filter_open() -> None:
         await shown.on(ResultsScreen)
 
 
+async def test_a_table_goes_sideways_by_columns_and_says_that_nothing_matches() -> None:
+    async with lab(browsing(), (60, 16)) as shown:
+        screen = await opened(shown)
+        table = screen.table
+        assert table.size.height >= 3
+        await shown.press("3", "right")
+        first = table.ordered_columns[0].get_render_width(table)
+        assert table.scroll_offset.x == first
+        await shown.press("right", "left", "left")
+        assert table.scroll_offset.x == 0
+        await shown.press("slash", *"zzz", "enter")
+        await until(lambda: "nothing matches /zzz/, esc clears" in table.render_line(1).text)
+
+
+async def test_many_rows_come_in_pieces_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[int] = []
+    put_in = SortTable._put_in
+
+    def noted(self: SortTable, keys: list[str]) -> None:
+        pieces.append(len(keys))
+        put_in(self, keys)
+
+    async with lab(browsing()) as shown:
+        await shown.press("b")
+        table = (await shown.on(ResultsScreen)).table
+        await until(lambda: table.row_count == 2)
+        monkeypatch.setattr(SortTable, "_put_in", noted)
+        rows = [Row((f"{number}", *["x"] * 10), (-number, *["x"] * 10)) for number in range(700)]
+        table.fill(rows)
+        table.select("400")
+        await until(lambda: table.row_count == 500)
+        await until(lambda: table.selected == "400")
+        assert [table.get_row_at(place)[0].plain for place in (0, 499)] == ["0", "499"]
+        assert max(pieces) <= 50
+        table.turn()
+        table.turn()
+        table.fill(rows[:300], "9")
+        await until(lambda: table.row_count == 57)
+
+
+def test_a_sweep_is_decoded_cell_by_cell() -> None:
+    detail = sweep_detail(finished())
+    assert client._detail(msgspec.json.encode(detail)) == detail
+
+
 async def test_an_empty_browser_says_what_to_do() -> None:
     async with lab(FakeClient(empty())) as shown:
         await shown.press("b")
@@ -268,9 +313,9 @@ def test_what_differs_is_held_against_the_intervals(factor: float, word: str) ->
     names, pairs = findings.compare(a, other(a, factor))
     assert len(pairs) == 16
     row = compare.row(0, pairs[0], names)
-    assert row.cells[0].plain == "1×4 c=1"
-    assert row.cells[-1].plain == word
-    assert row.cells[5].plain == f"{100 * (factor - 1):+.1f}%"
+    assert row.words[0] == "1×4 c=1"
+    assert row.words[-1] == word
+    assert row.words[5] == f"{100 * (factor - 1):+.1f}%"
     said = "\n".join(line.plain for line in compare.summary(a, a, pairs))
     assert "best 2×16 c=64 776.0 ±1.5%" in said
     assert "best against best  +0.0%  ≈ within ±" in said
@@ -483,7 +528,7 @@ def test_a_cell_measured_again_is_laid_out_as_it_was() -> None:
 
 def test_cells_of_every_kind_have_a_sign_of_their_own() -> None:
     detail = sweep_detail(sweep_view())
-    each = {view.status: results.table_row(view).cells[2].plain[0] for view in detail.cells}
+    each = {view.status: results.table_row(view).words[2][0] for view in detail.cells}
     assert len(set(each.values())) == len(CellStatus) == len(each)
     held = heat.grid(detail)
     lines = heat.lines(held, detail, heat.frame(held, 60, 0), (0, 0), True, 60)

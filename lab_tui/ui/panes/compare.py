@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.text import Text
 from textual.content import Content
 
 from lab_tui.findings import Pair, Rate, differences
 from lab_tui.model import Best, SweepDetail
 from lab_tui.ui import format as fmt
 from lab_tui.ui.theme import BAD, GOOD, MUTED, STRONG, WARN
-from lab_tui.ui.widgets.table import Row, figure
+from lab_tui.ui.widgets.table import Row
 
 WITHIN = {True: "≈ within ±", False: "≠ beyond ±", None: "? no interval"}
 FALLING = ("change",)
@@ -30,22 +29,22 @@ def change(pair: Pair) -> str:
 
 def row(number: int, pair: Pair, names: Sequence[str]) -> Row:
     """One cell of both; ``number``: its place among them."""
-    rest = (f"{name}={value}" for name, value in zip(names[3:], pair.key[3:], strict=True))
-    instances, parallel, streams = pair.key[:3]
-    name = " ".join((f"{instances}×{parallel} c={streams}", *rest))
+    instances, slots, streams = pair.key[:3]
+    name = fmt.settings(instances, slots, streams, dict(zip(names, pair.key, strict=True)))
     shares = [fmt.interval_share(rate.half_width, rate.tps) for rate in (pair.a, pair.b)]
     style = "" if pair.within is not False else GOOD if (pair.ratio or 0) > 1 else BAD
-    cells = (
-        Text(name),
-        figure(fmt.rate(pair.a.tps)),
-        figure(shares[0]),
-        figure(fmt.rate(pair.b.tps)),
-        figure(shares[1]),
-        figure(change(pair), style),
-        Text(WITHIN[pair.within], style),
+    words = (
+        name,
+        fmt.rate(pair.a.tps),
+        shares[0],
+        fmt.rate(pair.b.tps),
+        shares[1],
+        change(pair),
+        fmt.signed(WITHIN[pair.within]),
     )
     widths = [_share(rate) for rate in (pair.a, pair.b)]
-    return Row(cells, (number, pair.a.tps, widths[0], pair.b.tps, widths[1], pair.ratio, WITHIN[pair.within]))
+    order = (number, pair.a.tps, widths[0], pair.b.tps, widths[1], pair.ratio, WITHIN[pair.within])
+    return Row(words, order, (*[""] * 5, style, style))
 
 
 def _share(rate: Rate) -> float | None:
@@ -57,7 +56,7 @@ def summary(a: SweepDetail, b: SweepDetail, pairs: Sequence[Pair]) -> list[Conte
     lines = [_one(detail) for detail in (a, b)]
     if a.view.best is not None and b.view.best is not None:
         best = Pair((), _rate(a.view.best), _rate(b.view.best))
-        word = WITHIN[best.within]
+        word = fmt.signed(WITHIN[best.within])
         style = MUTED if best.within is not False else GOOD if (best.ratio or 0) > 1 else BAD
         lines.append(Content.assemble(" best against best  ", (f"{change(best)}  {word}", style)))
     apart = [pair for pair in pairs if pair.within is False]
@@ -65,7 +64,7 @@ def summary(a: SweepDetail, b: SweepDetail, pairs: Sequence[Pair]) -> list[Conte
     unknown = sum(pair.within is None for pair in pairs)
     counts = (
         f" #{b.view.id} makes more in {more} and less in {len(apart) - more} of"
-        f" {fmt.plural(len(pairs), 'cell')}; {len(pairs) - len(apart) - unknown} within ±"
+        f" {fmt.plural(len(pairs), 'cell')}; {len(pairs) - len(apart) - unknown} within {fmt.signed('±')}"
         + (f", {unknown} without an interval" if unknown else "")
         if pairs
         else " no cell was measured in both"

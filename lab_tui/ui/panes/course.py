@@ -15,6 +15,21 @@ COURSE = (Phase.STARTING, Phase.WARMING, Phase.MEASURING, Phase.DRAINING)
 NOW, PAST, COMING = "▶", "✔", "·"
 
 
+def progress(view: SweepView | None, waiting: bool) -> object:
+    """What of a sweep must change before its cells are asked for again; ``waiting``: is in the queue."""
+    if view is None:
+        return None
+    return (
+        waiting,
+        view.status,
+        view.cells_measured,
+        view.cells_failed,
+        view.cells_skipped,
+        view.now,
+        view.best,
+    )
+
+
 def lines(view: SweepView, load: LoadView | None, held: bool, width: int) -> list[Content]:
     """Two lines: the sweep, then its cell at work or what became of it."""
     return [_sweep(view, held, width), _now(view, load, held, width)]

@@ -49,7 +49,7 @@ def _ready(snapshot: Snapshot) -> list[Content]:
     last = snapshot.last_fleet
     if last is not None and snapshot.fleet is None:
         name = fmt.middle(fmt.model_name(last.model), 24)
-        before = f" starts the last one again: {last.instances}×{last.parallel} of {name}."
+        before = f" starts the last one again: {fmt.settings(last.instances, last.parallel)} of {name}."
         rows.append(Content.assemble(" ", (key("start_all"), STRONG), before))
     else:
         name = fmt.middle(fmt.model_name(model), 24)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 from textual.content import Content
 
 from lab_tui.model import FrontTraffic, InstanceTraffic, Snapshot
 from lab_tui.ui import format as fmt
+from lab_tui.ui.panes.facts import fact
 from lab_tui.ui.theme import ACCENT, BAD, FRONT, MUTED, STRONG, WARN
 from lab_tui.ui.widgets.bars import gauge
 
@@ -20,10 +19,10 @@ def facts(snapshot: Snapshot, width: int) -> list[Content]:
     balancing = snapshot.fleet.balancing.replace("_", " ") if snapshot.fleet else fmt.UNKNOWN
     pid = fmt.UNKNOWN if front.pid is None else str(front.pid)
     lines = [
-        _fact("state", (f"{look.glyph} {look.word}", look.style), (f"  {front.reason}", BAD)),
-        _fact("address", (front.url or fmt.UNKNOWN, STRONG), (f"  {front.beside}", MUTED)),
-        _fact("sends to", (f"{front.ready} of {fmt.plural(len(snapshot.instances), 'instance')}", "")),
-        _fact("how", (balancing, ""), (f"  nginx pid {pid}", MUTED)),
+        fact("state", (f"{look.glyph} {look.word}", look.style), (f"  {front.reason}", BAD)),
+        fact("address", (front.url or fmt.UNKNOWN, STRONG), (f"  {front.beside}", MUTED)),
+        fact("sends to", (f"{front.ready} of {fmt.plural(len(snapshot.instances), 'instance')}", "")),
+        fact("how", (balancing, ""), (f"  nginx pid {pid}", MUTED)),
     ]
     if traffic is None:
         return [*lines, Content.styled(" No nginx runs, so nothing goes through it.", MUTED)]
@@ -32,22 +31,22 @@ def facts(snapshot: Snapshot, width: int) -> list[Content]:
 
 def _traffic(traffic: FrontTraffic) -> list[Content]:
     if traffic.connections is None:
-        connections = _fact("clients", (fmt.NOT_AVAILABLE, WARN), (f": {traffic.connections_reason}", MUTED))
+        connections = fact("clients", (fmt.NOT_AVAILABLE, WARN), (f": {traffic.connections_reason}", MUTED))
     else:
-        connections = _fact("clients", (fmt.plural(traffic.connections, "open connection"), STRONG))
-    since = time.strftime("%H:%M:%S", time.localtime(traffic.since))
+        connections = fact("clients", (fmt.plural(traffic.connections, "open connection"), STRONG))
     pace = fmt.UNKNOWN if traffic.requests_per_s is None else f"{traffic.requests_per_s:,.1f}"
     errors = sum(traffic.errors.values())
     kinds = ", ".join(f"{count:,} × {status}" for status, count in sorted(traffic.errors.items()))
     wait = fmt.milliseconds(traffic.first_byte_p95_ms)
     timed = fmt.plural(traffic.streams_timed, "stream")
+    since = fmt.clock(traffic.since)
     return [
         connections,
-        _fact("requests", (f"{traffic.requests:,}", STRONG), (f" ended since {since}", MUTED)),
-        _fact("pace", (pace, STRONG), (" requests/s, last 10s", MUTED)),
-        _fact("errors", (f"{errors:,}", BAD if errors else STRONG), (f"  {kinds}" if kinds else "", BAD)),
-        _fact("cut off", (f"{traffic.cut_off:,}", STRONG), (" before their end", MUTED)),
-        _fact("1st byte", (f"p95 {wait}", STRONG), (f" of {timed} in 1m", MUTED)),
+        fact("requests", (f"{traffic.requests:,}", STRONG), (f" ended since {since}", MUTED)),
+        fact("pace", (pace, STRONG), (" requests/s, last 10s", MUTED)),
+        fact("errors", (f"{errors:,}", BAD if errors else STRONG), (f"  {kinds}" if kinds else "", BAD)),
+        fact("cut off", (f"{traffic.cut_off:,}", STRONG), (" before their end", MUTED)),
+        fact("1st byte", (f"p95 {wait}", STRONG), (f" of {timed} in 1m", MUTED)),
     ]
 
 
@@ -88,7 +87,3 @@ def _line(head: str, one: InstanceTraffic, most: int, width: int) -> Content:
         "  ",
         (bar, ACCENT),
     )
-
-
-def _fact(name: str, *parts: tuple[str, str]) -> Content:
-    return Content.assemble((f" {name:<8} ", MUTED), *parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from textual.content import Content
 
 from lab_tui.model import InstanceState, InstanceView, Snapshot
 from lab_tui.ui import format as fmt
-from lab_tui.ui.actions import key
+from lab_tui.ui.actions import no_match
 from lab_tui.ui.panes import first
 from lab_tui.ui.series import Series
 from lab_tui.ui.theme import ACCENT, BAD, INSTANCE, MUTED, STRONG, WARN
@@ -132,10 +133,24 @@ def lines(
             rows.append(row)
             keys.append(str(view.index))
     if len(rows) == 1:
-        text = f" no instance matches {needle!r}; {key('back')} clears the filter"
-        rows.append(Content.styled(text, MUTED))
+        rows.append(Content.styled(f" {no_match(needle)}", MUTED))
         keys.append(None)
     return rows, keys
+
+
+# What stands before the words that tell why: how it ended, and the stamp and the function of its log.
+_BEFORE = re.compile(r"ended with code -?\d+: |ended: |\d+\.\d\d\.\d{3}\.\d{3} [DIWE] |[a-z]+_\w+: ")
+_FOLDERS = re.compile(r"(?<![\w/])(?:~|\.{1,2})?/(?:[^/\s']+/)+")
+
+
+def gist(reason: str, cells: int) -> str:
+    """A reason in ``cells`` cells, without what tells least when it is too long."""
+    if fmt.width(reason) <= cells:
+        return reason
+    short = _FOLDERS.sub("…/", reason)
+    while fmt.width(short) > cells and (found := _BEFORE.match(short)):
+        short = short[found.end() :]
+    return fmt.clip(short, cells)
 
 
 def rows(snapshot: Snapshot) -> int:
@@ -159,7 +174,7 @@ def _row(view: InstanceView, columns: tuple[Column, ...], room: int, curve: str,
     head = (f" {view.index:>2} ", (f"{look.glyph} {look.word}".ljust(10), look.style))
     if view.reason and view.state is not InstanceState.READY:
         port = f" {view.port:>5}  " if any(column.title == "PORT" for column in columns) else " "
-        reason = fmt.clip(view.reason, max(width - HEAD_WIDTH - len(port), 0))
+        reason = gist(view.reason, max(width - HEAD_WIDTH - len(port), 0))
         style = BAD if view.state is InstanceState.FAILED else WARN
         return Content.assemble(*head, port, (reason, style))
     parts: list[str | tuple[str, str]] = []

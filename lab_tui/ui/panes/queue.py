@@ -8,7 +8,7 @@ from textual.content import Content
 
 from lab_tui.model import Snapshot, SweepStatus, SweepView
 from lab_tui.ui import format as fmt
-from lab_tui.ui.actions import key
+from lab_tui.ui.actions import key, no_match
 from lab_tui.ui.theme import ACCENT, BAD, GOOD, MUTED, STRONG, SWEEP, WARN
 from lab_tui.ui.widgets.bars import gauge
 
@@ -38,7 +38,7 @@ def lines(
             rows.append(row)
             keys.append(str(view.id))
     if not rows and needle:
-        return [Content.styled(f" no sweep matches {needle!r}; {key('back')} clears the filter", MUTED)], []
+        return [Content.styled(f" {no_match(needle)}", MUTED)], []
     if not rows:
         return [
             Content.assemble(

@@ -6,18 +6,18 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from rich.text import Text
-
 from lab_tui.model import CellView, MachineLoad, Measurement, SweepDetail
 from lab_tui.text import energy
 from lab_tui.ui import format as fmt
+from lab_tui.ui.panes.commands import broken
 from lab_tui.ui.theme import BAD, CELL
 from lab_tui.ui.widgets.plot import Chart, Curve
-from lab_tui.ui.widgets.table import Row, figure
+from lab_tui.ui.widgets.table import Row
 
 MOST_CURVES = 6
 COLUMNS = ("#", "cell", "state", "tok/s", "±", "TTFT p95", "1 stream", "feels", "verdict or reason")
 FALLING = ("tok/s", "1 stream")
+FIGURES = ("#", "tok/s", "±", "TTFT p95", "1 stream")
 
 Point = tuple[float, float]
 
@@ -53,12 +53,8 @@ def charts(detail: SweepDetail) -> tuple[Chart, ...]:
 
 def _configuration(view: CellView) -> str:
     """Everything of a cell but its streams."""
-    rest = (
-        f"{name}={value}"
-        for name, value in view.cell.axes.items()
-        if name not in ("instances", "parallel", "concurrency")
-    )
-    return " ".join((f"{view.cell.fleet.instances}×{view.cell.fleet.parallel}", *rest))
+    fleet = view.cell.fleet
+    return fmt.settings(fleet.instances, fleet.parallel, rest=view.cell.axes)
 
 
 def pareto(detail: SweepDetail) -> Chart:
@@ -89,17 +85,14 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def table_row(view: CellView) -> Row:
-    """One cell as a row of the table, which measures only Rich's text rightly."""
+    """One cell as a row of the table."""
     look, result = CELL[view.status], view.result
-    style = look.style
     name = fmt.axes(view.cell)
-    head = (figure(str(view.index + 1)), Text(name), Text(f"{look.glyph} {look.word}", style))
+    head = (str(view.index + 1), name, f"{look.glyph} {look.word}")
     place = (view.index, name, look.word)
     if result is None:
-        blanks = (figure(""),) * 4
-        return Row(
-            (*head, *blanks, Text(fmt.UNKNOWN), Text(view.reason, style)), (*place, *[None] * 5, view.reason)
-        )
+        words = (*head, *[fmt.UNKNOWN] * 5, view.reason)
+        return Row(words, (*place, *[None] * 5, view.reason), ("", "", look.style, *[""] * 5, look.style))
     one, half, tps = result.per_stream_tps.p50, result.throughput_ci95_tps, result.throughput_tps
     figures = (
         fmt.rate(tps),
@@ -110,10 +103,11 @@ def table_row(view: CellView) -> Row:
     share = half / tps if half is not None and tps else None
     errors = f"{fmt.plural(result.errors, 'error')}; " if result.errors else ""
     flags = f" ({', '.join(result.flags)})" if result.flags else ""
-    said = Text.assemble((errors, BAD), f"{result.verdict}{flags}")
+    said = fmt.signed(f"{errors}{result.verdict}{flags}")
     return Row(
-        (*head, *map(figure, figures), Text(result.feels or fmt.UNKNOWN), said),
-        (*place, tps, share, result.ttft_ms.p95, one, one, said.plain),  # "feels" goes by the rate it names
+        (*head, *figures, result.feels or fmt.UNKNOWN, said),
+        (*place, tps, share, result.ttft_ms.p95, one, one, said),  # "feels" goes by the rate it names
+        ("", "", look.style, *[""] * 5, BAD if errors else ""),
     )
 
 
@@ -148,7 +142,7 @@ def cell_text(view: CellView) -> str:
         lines += _measured_lines(view, view.result)
     if view.took_s is not None:
         lines.append(f"took         {fmt.duration(view.took_s)} with start-up, warm-up and drain")
-    return "\n".join(lines)
+    return fmt.signed("\n".join(lines))
 
 
 def _measured_lines(view: CellView, result: Measurement) -> list[str]:
@@ -193,9 +187,13 @@ def _measured_lines(view: CellView, result: Measurement) -> list[str]:
 
 def commands(view: CellView) -> list[str]:
     """The command line of every instance, kept to its cards and cores, as a shell takes it."""
+    return [shlex.join(words) for words in _commands(view)]
+
+
+def _commands(view: CellView) -> list[list[str]]:
     held = view.context.get("commands", [])
     seats = view.context.get("seats") or [{}] * len(held)
-    return [shlex.join([*_seated(seat), *map(str, words)]) for seat, words in zip(seats, held, strict=False)]
+    return [[*_seated(seat), *map(str, words)] for seat, words in zip(seats, held, strict=False)]
 
 
 def _seated(seat: dict[str, Any]) -> list[str]:
@@ -204,30 +202,11 @@ def _seated(seat: dict[str, Any]) -> list[str]:
     return words + (["taskset", "-c", str(seat["cores"])] if seat.get("cores") else [])
 
 
-def broken(command: str, width: int) -> list[str]:
-    """A shell line broken with backslashes between its options, so that it can be pasted as it is seen."""
-    parts: list[str] = []
-    for word in shlex.split(command):
-        valued = parts and parts[-1].startswith("-") and " " not in parts[-1] and not word.startswith("-")
-        if valued:
-            parts[-1] += f" {shlex.quote(word)}"
-        else:
-            parts.append(shlex.quote(word))
-    lines = [""]
-    for part in parts:
-        if lines[-1] and len(lines[-1]) + len(part) + 3 > width:
-            lines[-1] += " \\"
-            lines.append(f"  {part}")
-        else:
-            lines[-1] += f" {part}" if lines[-1] else part
-    return lines
-
-
 def ran_on(view: CellView, width: int) -> list[str]:
     """What a cell ran on: commands, then whatever else was kept with it."""
     lines: list[str] = []
-    for index, command in enumerate(commands(view)):
-        lines += [f"# instance {index}", *broken(command, width), ""]
+    for index, words in enumerate(_commands(view)):
+        lines += [f"# instance {index}", *broken(words, width), ""]
     for name, held in view.context.items():
         if name in ("commands", "seats"):
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
 from textual.content import Content
@@ -29,11 +28,7 @@ class Window(NamedTuple):
     def clock(self, columns: int) -> str:
         """From when to when ``columns`` of it are, by the clock of this machine."""
         first = self.end - columns * self.step
-        return f"{_clock(first)} to {_clock(self.end)}"
-
-
-def _clock(second: int) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(second))
+        return f"{fmt.clock(first)} to {fmt.clock(self.end)}"
 
 
 class ThroughputLines:
@@ -126,7 +121,7 @@ def _ttft(snapshot: Snapshot, room: int) -> Content:
     if value is not None:
         return Content.assemble("p95 TTFT ", (fmt.milliseconds(value), STRONG))
     why = NOT_TIMED if snapshot.load is None else "no answer yet"
-    for reason in (f" ({why})", " (not ours)" if snapshot.load is None else "", ""):
+    for reason in (f" ({why})", " (not timed)" if snapshot.load is None else "", ""):
         if len("p95 TTFT N/A") + len(reason) <= room:
             break
     return Content.assemble("p95 TTFT ", (fmt.NOT_AVAILABLE, WARN), (reason, MUTED))
@@ -149,5 +144,5 @@ def _phase(snapshot: Snapshot) -> Content:
     load: LoadView | None = snapshot.load
     if load is None:
         return Content.styled("no load of ours" if not snapshot.streams else "traffic of others", MUTED)
-    width = f"  ±{100 * load.ci_half_width:.1f}%" if load.ci_half_width is not None else ""
+    width = f"  {fmt.interval_share(load.ci_half_width, 1.0)}" if load.ci_half_width is not None else ""
     return Content.assemble((load.phase.value, ACCENT), width)

@@ -66,6 +66,9 @@ class CellScreen(WinnerCommands):
             or [Content.styled(" nothing is kept of what it ran on", MUTED)]
         )
 
+    def fade(self, outdated: bool) -> None:
+        """What was measured stays so."""
+
     def selected_sweep(self) -> SweepView | None:
         """The sweep of this cell."""
         return self.sweep

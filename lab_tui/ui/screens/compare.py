@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from textual import work
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from lab_tui import findings
 from lab_tui.model import LabError, Snapshot
@@ -54,11 +54,13 @@ class CompareScreen(LabScreen):
         names, pairs = findings.compare(a, b)
         self._rows = [compare.row(number, pair, names) for number, pair in enumerate(pairs)]
         self.head.update(Content("\n").join(compare.summary(a, b, pairs)))
-        self.table = SortTable(compare.columns(a, b), compare.FALLING, id="common")
+        heads = compare.columns(a, b)
+        self.table = SortTable(heads, compare.FALLING, heads[1:-1], id="common")
         pane = self.panes()[0]
         await pane.replace(self.table)
         self._fill()
-        pane.enter()
+        if not isinstance(self.focused, Input):  # a filter may be typed already
+            pane.enter()
 
     def _fill(self) -> None:
         if self.table is not None:

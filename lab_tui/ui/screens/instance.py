@@ -13,6 +13,8 @@ from textual.widget import Widget
 from lab_tui.model import InstanceView, LabError, SlotsView, Snapshot
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import INSTANCE, Action, key
+from lab_tui.ui.panes.commands import broken
+from lab_tui.ui.panes.facts import fact, more
 from lab_tui.ui.panes.slots import SlotLines
 from lab_tui.ui.screens.commands import FleetCommands
 from lab_tui.ui.screens.dialogs import ASLEEP
@@ -57,7 +59,7 @@ class InstanceScreen(LogCommands, FleetCommands):
         """The command has the lines it needs, the log what is left."""
         row, (_, _, three, last) = self.query_one(".row"), self.panes()
         view = self.selected_instance()
-        lines = len(command_lines(view, max(self.size.width - 2, 1))) if view is not None else 1
+        lines = len(broken(view.command, max(self.size.width - 4, 1))) if view is not None else 1
         edges = 1 if self.has_class("-compact") else 2
         set_height(row, "1fr" if self.solo else str(min(max(self.size.height // 2 - 2, 7), 18)))
         set_height(three, "1fr" if self.solo else str(min(lines, max(self.size.height // 6, 1)) + edges))
@@ -81,7 +83,12 @@ class InstanceScreen(LogCommands, FleetCommands):
         if snapshot.seq != self._asked:
             self._asked = snapshot.seq
             self._ask_slots()
-        self.command.show(command_lines(view, self.command.size.width))
+        width = max(self.command.size.width - 2, 8)
+        self.command.show(
+            [Content(f" {fmt.middle(line, width)}") for line in broken(view.command, width)]
+            if view.command
+            else [Content.styled(" not started yet", MUTED)]
+        )
         self.log_tail.choose(snapshot, str(self.index))
         self.show_log_title()
 
@@ -105,21 +112,22 @@ class InstanceScreen(LogCommands, FleetCommands):
         old = fmt.duration(view.reading_age_s) if view.reading_age_s is not None else fmt.NOT_AVAILABLE
         pid = fmt.UNKNOWN if view.pid is None else str(view.pid)
         rows = [
-            _fact("state", (f"{look.glyph} {look.word}", look.style), (f"  {view.reason}", BAD)),
-            _fact("port", (str(view.port), STRONG), (f"  pid {pid}  GPU {view.gpu or fmt.UNKNOWN}", "")),
-            *([_fact("cores", (view.cores, ""))] if view.cores else []),
-            _fact("up", (fmt.duration(view.uptime_s), ""), (f"  {fmt.plural(view.restarts, 'restart')}", "")),
-            _fact(
+            fact("state", (f"{look.glyph} {look.word}", look.style)),
+            *more(view.reason, BAD, width),
+            fact("port", (str(view.port), STRONG), (f"  pid {pid}  GPU {view.gpu or fmt.UNKNOWN}", "")),
+            *([fact("cores", (view.cores, ""))] if view.cores else []),
+            fact("up", (fmt.duration(view.uptime_s), ""), (f"  {fmt.plural(view.restarts, 'restart')}", "")),
+            fact(
                 "memory",
                 (f"RSS {fmt.size(view.rss_bytes)}  VRAM {fmt.size(view.vram_bytes)}{_by_card(view)}", ""),
             ),
-            _fact(
+            fact(
                 "slots",
                 (f"{busy}/{view.slots} ", STRONG),
                 (gauge(share, min(max(width - 24, 4), 24)), ACCENT),
             ),
-            _fact("queue", (fmt.count(view.queue), ""), (f"  readings {old} old", MUTED)),
-            _fact("tok/s", (fmt.rate(view.tps), STRONG), ("  all traffic", MUTED)),
+            fact("queue", (fmt.count(view.queue), ""), (f"  readings {old} old", MUTED)),
+            fact("tok/s", (fmt.rate(view.tps), STRONG), ("  all traffic", MUTED)),
         ]
         rows += [Content.styled(f" {line}", BAD) for line in view.log_tail[-3:]]
         room = height - len(rows) - 1
@@ -176,26 +184,3 @@ def _by_card(view: InstanceView) -> str:
         return ""
     parts = (f"GPU {index} {fmt.size(size)}" for index, size in sorted(view.vram_by_gpu.items()))
     return f" ({', '.join(parts)})"
-
-
-def _fact(name: str, *parts: tuple[str, str]) -> Content:
-    return Content.assemble((f" {name:<7} ", MUTED), *parts)
-
-
-def command_lines(view: InstanceView, width: int) -> list[Content]:
-    """The command in as few lines as hold it; a flag stays with its value."""
-    if not view.command:
-        return [Content.styled(" not started yet", MUTED)]
-    pieces: list[str] = []
-    for word in view.command:
-        flag = word.startswith("-") and not word.lstrip("-").replace(".", "").isdigit()
-        if not flag and pieces and pieces[-1].startswith("-") and " " not in pieces[-1]:
-            pieces[-1] += f" {shlex.quote(word)}"
-        else:
-            pieces.append(shlex.quote(word))
-    lines = [""]
-    for piece in pieces:
-        if lines[-1] and len(lines[-1]) + len(piece) + 1 >= width:
-            lines.append("")
-        lines[-1] += f" {piece}"
-    return [Content(fmt.middle(line, max(width, 8))) for line in lines]

@@ -54,7 +54,7 @@ class LogCommands(LabScreen):
         if log.held.level != INFO:
             notes.append(LEVELS[log.held.level])
         if log.held.since:
-            notes.append(f"since {time.strftime('%H:%M:%S', time.localtime(log.held.since))}")
+            notes.append(f"since {fmt.clock(log.held.since)}")
         if log.wrap:
             notes.append("wrap")
         if log.searching:
@@ -72,7 +72,7 @@ class LogCommands(LabScreen):
         """Open the line of the search."""
         self._entry.display = True
         self._entry.value = self.log_tail.searching
-        self._entry.focus()
+        self.set_focus(self._entry)  # at once: the next key may be for it already
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Search while it is typed."""

@@ -133,7 +133,7 @@ class PaneScreen(Screen[None], inherit_bindings=False):
         self.filtering = number
         entry.value = self.filters.get(self.filtering, "")
         entry.display = True
-        entry.focus()
+        self.set_focus(entry)  # at once: the next key may be for it already
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while it is typed."""

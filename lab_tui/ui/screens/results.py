@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
-from rich.text import Text
 from textual import work
 from textual.widget import Widget
 
@@ -15,32 +13,36 @@ from lab_tui.ui.actions import RESULTS, Action, key
 from lab_tui.ui.panes.queue import done
 from lab_tui.ui.screens.winner import Target, WinnerCommands
 from lab_tui.ui.theme import STRONG, SWEEP
+from lab_tui.ui.widgets.footer import Standing
 from lab_tui.ui.widgets.pane import Pane
-from lab_tui.ui.widgets.table import Row, SortTable, figure
+from lab_tui.ui.widgets.table import Row, SortTable
 
-COLUMNS = ("ID", "name", "state", "cells", "tok/s", "±", "best", "when", "took", "search", "note")
+COLUMNS = ("ID", "name", "state", "cells", "tok/s", "±", "best", "took", "when", "search", "note")
 FALLING = ("ID", "tok/s", "when", "took", "cells")
+FIGURES = ("ID", "cells", "tok/s", "±", "took")
 MARK = "◆"
+NAME = 24  # cells of a name; the sweep itself has it whole
 
 
-def row(view: SweepView, marked: bool) -> Row:
-    """One sweep as a row."""
+def row(view: SweepView, marked: bool, now: float) -> Row:
+    """One sweep as a row; ``now`` is the unix time."""
     look, best = SWEEP[view.status], view.best
     tps = best.throughput_tps if best else None
     half = best.throughput_ci95_tps if best else None
-    place = f"{best.instances}×{best.parallel} c={best.concurrency}" if best else fmt.UNKNOWN
-    cells = (
-        figure(str(view.id)),
-        Text(f"{MARK} {view.name}" if marked else view.name, STRONG if marked else ""),
-        Text(f"{look.glyph} {look.word}", look.style),
-        figure(f"{done(view)}/{view.cells_total}"),
-        figure(fmt.rate(tps)),
-        figure(fmt.interval_share(half, tps) if tps is not None else ""),
-        Text(place),
-        Text(time.strftime("%Y-%m-%d %H:%M", time.localtime(view.created))),
-        figure(fmt.duration(view.elapsed_s)),
-        Text(view.strategy),
-        Text(view.reason),
+    place = fmt.place(best) if best else fmt.UNKNOWN
+    name = fmt.middle(view.name, NAME)
+    words = (
+        str(view.id),
+        f"{MARK} {name}" if marked else name,
+        f"{look.glyph} {look.word}",
+        f"{done(view)}/{view.cells_total}",
+        fmt.rate(tps),
+        fmt.interval_share(half, tps) if tps is not None else fmt.UNKNOWN,
+        place,
+        fmt.duration(view.elapsed_s),
+        fmt.moment(view.created, now),
+        view.strategy,
+        view.reason,
     )
     order = (
         view.id,
@@ -50,12 +52,12 @@ def row(view: SweepView, marked: bool) -> Row:
         tps,
         half / tps if half is not None and tps else None,
         place if best else None,
-        view.created,
         view.elapsed_s,
+        view.created,
         view.strategy,
         view.reason or None,
     )
-    return Row(cells, order)
+    return Row(words, order, ("", STRONG if marked else "", look.style))
 
 
 class ResultsScreen(WinnerCommands):
@@ -65,7 +67,7 @@ class ResultsScreen(WinnerCommands):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = SortTable(COLUMNS, FALLING, id="sweeps")
+        self.table = SortTable(COLUMNS, FALLING, FIGURES, id="sweeps")
         self.kept: dict[int, SweepView] = {}  # by id, newest first
         self._seen: object = None  # the queue that `kept` was asked for
         self._drawn: object = None  # what the table was filled with
@@ -92,8 +94,9 @@ class ResultsScreen(WinnerCommands):
             views = await self.lab.client.sweeps()
         except LabError as error:
             self._seen = None
-            self.status.say(str(error), False)
+            self.status.hold(Standing.TROUBLE, str(error))
             return
+        self.status.hold(Standing.TROUBLE, "")
         self.kept = {view.id: view for view in views}
         if self.lab.snapshot is not None:
             self._fill(self.lab.snapshot)
@@ -104,7 +107,8 @@ class ResultsScreen(WinnerCommands):
         drawn = ([_told(view) for view in views], self.lab.marked, self.filters.get(1, ""))
         if drawn != self._drawn:
             self._drawn = drawn
-            self.table.fill((row(view, view.id == self.lab.marked) for view in views), drawn[2])
+            now, marked = snapshot.time, self.lab.marked
+            self.table.fill((row(view, view.id == marked, now) for view in views), drawn[2])
         nothing = "" if self.kept else f"nothing measured yet: {key('new_sweep')} starts a sweep"
         self.panes()[0].title(nothing or self.table.title)
 

@@ -17,6 +17,8 @@ from lab_tui.ui.actions import SWEEP, Action
 from lab_tui.ui.panes import course, heat, results
 from lab_tui.ui.panes.queue import FINAL
 from lab_tui.ui.screens.winner import Target, WinnerCommands
+from lab_tui.ui.theme import MUTED
+from lab_tui.ui.widgets.footer import Standing
 from lab_tui.ui.widgets.heat import HeatMap
 from lab_tui.ui.widgets.pane import Pane, set_height
 from lab_tui.ui.widgets.plot import Chart, CurvePlot
@@ -24,22 +26,9 @@ from lab_tui.ui.widgets.table import Row, SortTable
 
 NEVER = object()
 LEAST_PICTURE = 10  # rows of the upper panes
+LEAST_TABLE = 5  # rows of the lower one: its frame, its heads and two cells
+OTHERS = 6  # header, two lines of the sweep, what is selected, status and footer
 ROOMY = 110  # columns from which the footer has room for what matters less
-
-
-def _progress(view: SweepView | None, waiting: bool) -> object:
-    """What of a sweep must change before its cells are asked for again; ``waiting``: is in the queue."""
-    if view is None:
-        return None
-    return (
-        waiting,
-        view.status,
-        view.cells_measured,
-        view.cells_failed,
-        view.cells_skipped,
-        view.now,
-        view.best,
-    )
 
 
 class SweepScreen(WinnerCommands):
@@ -54,7 +43,7 @@ class SweepScreen(WinnerCommands):
         self.detail: SweepDetail | None = None
         self.heat = HeatMap(id="heat")
         self.plot = CurvePlot(id="curves")
-        self.table = SortTable(results.COLUMNS, results.FALLING, id="cells")
+        self.table = SortTable(results.COLUMNS, results.FALLING, results.FIGURES, id="cells")
         self.head = Static("", id="summary")
         self.told = Static("", id="told")  # what is selected, in a line
         self._seen: object = NEVER  # how far the sweep was when `detail` was asked for
@@ -81,7 +70,7 @@ class SweepScreen(WinnerCommands):
         """Pictures above, as high as the heat map, half of the screen at most; alone, a pane takes it all."""
         row, last = self.query_one(".row"), self.panes()[2]
         rows = min(max(len(self.heat.plain) + 2, LEAST_PICTURE), self.size.height // 2)
-        roomy = max(rows, self.size.height * 2 // 5)
+        roomy = min(max(rows, self.size.height * 2 // 5), max(self.size.height - OTHERS - LEAST_TABLE, 3))
         set_height(row, "1fr" if self.solo else str(roomy))
         set_height(last, "1fr")
 
@@ -93,7 +82,7 @@ class SweepScreen(WinnerCommands):
         self._show_head()
 
     def _progress(self) -> object:
-        return _progress(self.selected_sweep(), self._waiting)
+        return course.progress(self.selected_sweep(), self._waiting)
 
     def _show_head(self) -> None:
         """How far the sweep is, and what it does now."""
@@ -102,8 +91,12 @@ class SweepScreen(WinnerCommands):
             return
         load = snapshot.load if snapshot.sweep is not None and snapshot.sweep.id == view.id else None
         held = snapshot.queue_paused and view.status not in FINAL
-        one, two = course.lines(view, load, held, self.size.width)
-        self._line(self.head, Content("\n").join((one, two)))
+        lines = Content("\n").join(course.lines(view, load, held, self.size.width))
+        self._line(self.head, Content.styled(lines.plain, MUTED) if self.lab.outdated else lines)
+
+    def fade(self, outdated: bool) -> None:
+        """Only what happens now can be out of date; what was measured stays so."""
+        self._show_head()
 
     def _line(self, where: Static, line: Content) -> None:
         """Show a line when it is another one."""
@@ -119,16 +112,17 @@ class SweepScreen(WinnerCommands):
         try:
             self._seen = self._progress()
             detail = await self.lab.client.sweep_detail(self.sweep_id)
-            self._rows, self._charts = await asyncio.to_thread(self._figures, detail)
+            self._rows, self._charts, grid = await asyncio.to_thread(self._figures, detail)
         except LabError as error:
             self._seen = NEVER
-            self.status.say(str(error), False)
+            self.status.hold(Standing.TROUBLE, str(error))
             return
         finally:
             self._loading = False
+        self.status.hold(Standing.TROUBLE, "")
         self.detail = detail
         self._seen = self._seen or self._progress()
-        self._fill(detail)
+        self._fill(detail, grid)
         if first and detail.view.best is not None:
             best = detail.cells[detail.view.best.cell - 1]
             self.call_after_refresh(self._point, best)  # a table scrolls once its rows are laid out
@@ -138,8 +132,8 @@ class SweepScreen(WinnerCommands):
         self.heat.point(cell)
         self.table.select(str(cell.index + 1))
 
-    def _fill(self, detail: SweepDetail) -> None:
-        self.heat.load(detail)
+    def _fill(self, detail: SweepDetail, grid: heat.Grid) -> None:
+        self.heat.load(detail, grid)
         self.plot.show(self._charts)
         self.table.fill(self._rows, self.filters.get(3, ""))
         self._show_titles()
@@ -151,9 +145,9 @@ class SweepScreen(WinnerCommands):
         two.title(self.plot.hint)
         three.title(self.table.title)
 
-    def _figures(self, detail: SweepDetail) -> tuple[list[Row], tuple[Chart, ...]]:
-        """Rows and curves, made beside the event loop: of 10,000 cells that takes seconds."""
-        return [self._row(view) for view in detail.cells], results.charts(detail)
+    def _figures(self, detail: SweepDetail) -> tuple[list[Row], tuple[Chart, ...], heat.Grid]:
+        """Rows, curves and squares, made beside the event loop: of 10,000 cells that takes a second."""
+        return [self._row(view) for view in detail.cells], results.charts(detail), heat.grid(detail)
 
     def _row(self, view: CellView) -> Row:
         """The row of a cell, made anew only when the cell is another."""
@@ -176,8 +170,8 @@ class SweepScreen(WinnerCommands):
     def set_filter(self, number: int, needle: str) -> None:
         """Show only cells with ``needle``."""
         super().set_filter(number, needle)
-        if self.detail is not None:
-            self._fill(self.detail)
+        self.table.fill(self._rows, needle)
+        self._show_titles()
 
     # -- what is selected
 

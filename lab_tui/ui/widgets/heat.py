@@ -30,9 +30,12 @@ class HeatMap(LineList):
         self._grid: heat.Grid | None = None
         self._at: tuple[AxisValue, AxisValue] | None = None  # values on the two axes
 
-    def load(self, detail: SweepDetail) -> None:
-        """Show these cells; the cursor stays on its square."""
-        self._detail, self._grid = detail, heat.grid(detail)
+    def fade(self, faded: bool) -> None:
+        """What was measured stays so."""
+
+    def load(self, detail: SweepDetail, grid: heat.Grid) -> None:
+        """Show these cells, sorted into squares; the cursor stays on its square."""
+        self._detail, self._grid = detail, grid
         self._draw()
 
     def point(self, cell: CellView) -> None:

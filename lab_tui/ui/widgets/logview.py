@@ -15,6 +15,7 @@ from textual.strip import Strip
 from textual.style import Style
 from textual.widget import Widget
 
+from lab_tui.ui.actions import no_match
 from lab_tui.ui.loglines import ERROR, WARN, LogLines
 
 WHEEL, SIDEWAYS = 3, 8  # lines and columns of one step
@@ -230,7 +231,7 @@ class LogView(Widget, can_focus=True):
         """One row of the log."""
         width, base = self.size.width, self.visual_style
         if not len(self.held) and y == 0:
-            text = " no line passes filter, level and time" if self.held.total else f" {self.placeholder}"
+            text = f" {self._nothing() if self.held.total else self.placeholder}"
             style = base + Style(dim=True)
             return Strip([Segment(text, style.rich_style)]).adjust_cell_length(width, base.rich_style)
         rows = self._in_sight()
@@ -241,6 +242,11 @@ class LogView(Widget, can_focus=True):
         strip = Strip(self._segments(text, self._style(level, base), place == self._hit))
         left = row * width if self.wrap else self._left
         return strip.crop_extend(left, left + width, base.rich_style)
+
+    def _nothing(self) -> str:
+        """Why no line of those that are held is to be seen."""
+        narrowed = self.held.level or self.held.since
+        return "no line passes filter, level and time" if narrowed else no_match(self.held.needle)
 
     def _in_sight(self) -> list[Edge]:
         """What stands in each row, worked out once for all of them."""
