@@ -151,7 +151,7 @@ async def test_zoom_tells_all_of_a_card() -> None:
         assert " 5.0G " in shown.overview.instances.plain[1] and " 1+2" in shown.overview.instances.plain[1]
         await shown.press("enter")
         await until(lambda: "VRAM 5.0G (GPU 1 3.0G, GPU 2 2.0G)" in shown_on(shown))
-        assert "GPU 1+2" in shown_on(shown) and "cores   0-7" in shown_on(shown)
+        assert "GPU 1+2" in shown_on(shown) and "cores    0-7" in shown_on(shown)
 
 
 def test_cards_and_cores_have_a_column_where_there_is_room() -> None:
