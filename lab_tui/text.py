@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import unicodedata
 from collections.abc import Callable
 
+HINT = re.compile(r"(^|`|\$ )lab-tui(?=[ `])")
 PROGRAM = "LAB_TUI_PROGRAM"  # the word by which this program was called, where that is not its own name
 
 
@@ -16,8 +18,8 @@ def program() -> str:
 
 
 def typed(text: str) -> str:
-    """``text`` with every hint, such as `lab-tui up`, as it is to be typed here."""
-    return text.replace("`lab-tui", f"`{program()}")
+    """``text``, a command or with hints such as `lab-tui up` in it, as it is to be typed here."""
+    return HINT.sub(lambda found: f"{found[1]}{program()}", text)
 
 
 def printable(text: str) -> str:

@@ -20,6 +20,7 @@ from lab_tui.cli.output import say, table
 from lab_tui.cli.service import unit_text
 from lab_tui.engine.logs import log_file
 from lab_tui.model import InstanceState, LabError, Snapshot, SweepDetail, SweepSpec
+from lab_tui.text import typed
 from tests.store.helpers import sweep_spec, viewed
 from tests.ui.fake import FLEET, LOAD, FakeClient, instance, snapshot, sweep_view
 
@@ -207,4 +208,7 @@ def test_hints_can_be_typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setenv("LAB_TUI_PROGRAM", "./my box/lab")
     say("start one with `lab-tui up`")
     assert capsys.readouterr().err == "start one with `'./my box/lab' up`\n"
+    assert typed("lab-tui down") == "'./my box/lab' down"
+    assert typed("… $ lab-tui down") == "… $ './my box/lab' down"
+    assert typed("/opt/lab-tui down: lab-tui is not there") == "/opt/lab-tui down: lab-tui is not there"
     assert "LAB_TUI_PROGRAM" not in unit_text()

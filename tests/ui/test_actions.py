@@ -33,13 +33,14 @@ def words(dialog: ConfirmDialog) -> str:
     return " ".join(str(node.render()) for node in dialog.query("Static"))
 
 
-async def test_start() -> None:
+async def test_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_TUI_PROGRAM", "./scripts/lab")
     async with lab() as shown:
         await shown.press("s")
         await shown.says("instance 0 is ready already")
         await shown.press("down", "down", "down", "s")
         await shown.called("start", 3)
-        await shown.says("$ lab-tui start 3")
+        await shown.says("$ ./scripts/lab start 3")
 
 
 @pytest.mark.parametrize(("key", "verb"), [("x", "stop"), ("r", "restart")])

@@ -7,6 +7,7 @@ import sys
 from textual.content import Content
 
 from lab_tui.model import Part, Snapshot
+from lab_tui.text import typed
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import key
 from lab_tui.ui.theme import BAD, MUTED, STRONG
@@ -24,7 +25,7 @@ def steps(snapshot: Snapshot) -> list[Content]:
     missing = [part for part in snapshot.parts if not part.found]
     if not missing:
         return _ready(snapshot)
-    rows = [Content.styled(" Before a fleet can run (`lab-tui doctor` tells more):", STRONG)]
+    rows = [Content.styled(typed(" Before a fleet can run (`lab-tui doctor` tells more):"), STRONG)]
     for part in missing:
         rows.append(Content.assemble((f" ✖ {part.problem}", BAD), (f" - {MEANS[part.name]}", MUTED)))
         rows.append(Content.assemble("   ", *_remedy(part)))
@@ -33,8 +34,9 @@ def steps(snapshot: Snapshot) -> list[Content]:
 
 def _remedy(part: Part) -> list[str | tuple[str, str]]:
     if part.problem == NO_MODEL:
-        return ["`lab-tui models fetch` brings a small one (98 MB), or ", (key("up"), STRONG), " and a path"]
-    return [part.remedy]
+        fetch = typed("`lab-tui models fetch` brings a small one (98 MB), or ")
+        return [fetch, (key("up"), STRONG), " and a path"]
+    return [typed(part.remedy)]
 
 
 def _ready(snapshot: Snapshot) -> list[Content]:
@@ -54,7 +56,7 @@ def _ready(snapshot: Snapshot) -> list[Content]:
     else:
         name = fmt.middle(fmt.model_name(model), 24)
         shell = f"lab-tui up -i 2 -p 4 (takes {name})" if model else "lab-tui up -m MODEL.gguf -i 2 -p 4"
-        rows.append(Content.styled(f" From a shell: {shell}", MUTED))
+        rows.append(Content.styled(f" From a shell: {typed(shell)}", MUTED))
     return rows
 
 

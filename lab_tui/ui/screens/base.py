@@ -14,6 +14,7 @@ from textual.widget import Widget
 
 from lab_tui import paths
 from lab_tui.model import LabError, Snapshot
+from lab_tui.text import typed
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import BY_NAME, Action, bindings, here, key
 from lab_tui.ui.link import Link
@@ -215,7 +216,7 @@ class LabScreen(PaneScreen, inherit_bindings=False):
         status.failed(command, why)
         self.app.clear_notifications()
         if status.cut:
-            self.app.notify(why, severity="error", markup=False, timeout=8)
+            self.app.notify(typed(why), severity="error", markup=False, timeout=8)
 
     @property
     def _on_top(self) -> LabScreen:
@@ -225,6 +226,7 @@ class LabScreen(PaneScreen, inherit_bindings=False):
 
     def copy(self, text: str, what: str = "") -> None:
         """Put ``text`` on the clipboard, and into a file: no terminal says whether it took it (OSC 52)."""
+        text = typed(text)
         self.app.copy_to_clipboard(text)
         file = paths.copied_file()
         try:

@@ -14,6 +14,7 @@ from textual.widgets import Button, Static
 
 from lab_tui.client import EngineClient
 from lab_tui.model import InstanceState, InstanceView, LabError, Snapshot
+from lab_tui.text import typed
 from lab_tui.ui import format as fmt
 from lab_tui.ui.widgets.pane import set_title
 
@@ -75,7 +76,7 @@ class ConfirmDialog(Question[bool]):
             with VerticalScroll(classes="words", can_focus=False):
                 yield Static(self._text if isinstance(self._text, str) else "", markup=False, classes="text")
                 if self._command:
-                    yield Static(f"$ {self._command}", markup=False, classes="command")
+                    yield Static(typed(f"$ {self._command}"), markup=False, classes="command")
             with Horizontal(classes="buttons"):
                 yield Button("Cancel (n)", id="cancel", compact=True)
                 yield Button(f"{self._yes} (y)", id="yes", variant="error", compact=True)
@@ -149,7 +150,7 @@ class QuitDialog(Question[None]):
         for button in self.query(Button):
             button.disabled = button.id != "detach"
         outcome.display = True
-        outcome.update("… $ lab-tui engine stop")
+        outcome.update(typed("… $ lab-tui engine stop"))
         try:
             await self._client.stop_engine()
         except LabError as error:
@@ -200,6 +201,5 @@ def _at_work(snapshot: Snapshot) -> str:
     waiting = len(snapshot.queue) - (snapshot.sweep is not None)
     if waiting > 0:
         parts.append(f"{fmt.plural(waiting, 'sweep')} waiting")
-    return (
-        f"At work: {', '.join(parts) or 'a load'}.\nDetached, all of it goes on; `lab-tui` comes back to it."
-    )
+    back = typed("Detached, all of it goes on; `lab-tui` comes back to it.")
+    return f"At work: {', '.join(parts) or 'a load'}.\n{back}"

@@ -15,6 +15,7 @@ from textual.widgets import Checkbox, Input, Label, Select, Static
 from lab_tui.client import EngineClient
 from lab_tui.config import Settings
 from lab_tui.model import FleetSpec, LabError, Outline, Snapshot, SweepSpec, SweepView
+from lab_tui.text import typed
 from lab_tui.ui import asked, axes
 from lab_tui.ui import format as fmt
 from lab_tui.ui.asked import CUSTOM, Typed
@@ -192,7 +193,7 @@ class NewSweepForm(ModelForm[tuple[SweepView, str]]):
             command, count = "", Content.styled("no figures, and no command, while something is wrong", MUTED)
             self.refuse(error)
         else:
-            command, count = f"$ {command}", outline_text(found)
+            command, count = typed(f"$ {command}"), outline_text(found)
             self.refuse(None)
         self.query_one("#count", Static).update(count)
         self.query_one("#command", Static).update(command)

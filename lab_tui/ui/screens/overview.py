@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from lab_tui.model import InstanceState, InstanceView, Snapshot, SweepStatus, SweepView
+from lab_tui.text import typed
 from lab_tui.ui.actions import OVERVIEW, Action, key
 from lab_tui.ui.panes import gpus, instances, queue
 from lab_tui.ui.screens.commands import QueueCommands
@@ -120,7 +121,7 @@ class OverviewScreen(CurveCommands, LogCommands, QueueCommands):
         link = self.lab.link
         words = [Content.styled(f" {link.message}", STRONG)]
         if link.remedy:
-            words.append(Content(f" {link.remedy}"))
+            words.append(Content(typed(f" {link.remedy}")))
         words.append(
             Content.styled(
                 f" {key('engine')} starts an engine, {key('quit')} leaves; once one runs it is shown here.",

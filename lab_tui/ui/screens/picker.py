@@ -17,6 +17,7 @@ from textual.widgets import Button, Input, Static
 
 from lab_tui.client import EngineClient
 from lab_tui.model import Felt, FleetSpec, LabError, ModelFile
+from lab_tui.text import typed
 from lab_tui.ui import format as fmt
 from lab_tui.ui.theme import BAD, GOOD, MUTED, STRONG, WARN
 from lab_tui.ui.widgets.lines import LineList
@@ -126,7 +127,7 @@ class ModelPicker(ModalScreen[str | None]):
             return [Content.styled(f" none of {fmt.plural(len(self._found), 'model')} matches", WARN)]
         return [
             Content.styled(" No GGUF file was found on this machine.", STRONG),
-            Content(" `lab-tui models fetch` brings a small one (98 MB);"),
+            Content(typed(" `lab-tui models fetch` brings a small one (98 MB);")),
             Content(" or put one into ~/models, or type its path above."),
         ]
 

@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
 
+from lab_tui.text import typed
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import Action, click
 from lab_tui.ui.theme import ACCENT, BAD, GOOD, MUTED, WARN
@@ -112,7 +113,7 @@ class StatusLine(Static):
         style = WARN if what is Standing.NOTICE else BAD
         sign = "! " if what is Standing.NOTICE else "✖ "
         if text:
-            self._standing[what] = Content.assemble(" ", (sign, style), (text, style))
+            self._standing[what] = Content.assemble(" ", (sign, style), (typed(text), style))
         else:
             self._standing.pop(what, None)
         self._show()
@@ -124,7 +125,7 @@ class StatusLine(Static):
 
     def _say(self, *parts: tuple[str, str], passes: bool = False) -> None:
         self._forget()
-        self._passing = Content.assemble(" ", *parts)
+        self._passing = Content.assemble(" ", *((typed(text), style) for text, style in parts))
         if passes:
             self._timer = self.set_timer(SAID_S, self._forget)
         self._show()
