@@ -11,6 +11,7 @@ from lab_tui.model import Felt, LabError, ModelFile
 from lab_tui.store.store import MeasuredModel, Store, StoredSweep
 from lab_tui.sweep import summary
 from lab_tui.sweep.cell import model_identity
+from lab_tui.sweep.verdict import FAILING
 
 log = logging.getLogger(__name__)
 
@@ -58,18 +59,25 @@ def _best(sweeps: Iterable[StoredSweep]) -> Felt | None:
 
 
 def felt_in(sweep: StoredSweep) -> Felt | None:
-    """How the best cell of a sweep felt; None without one, or where the speed of its streams is not known."""
+    """How the best cell of a sweep felt; None where none was measured that says it.
+
+    Where none is the best, for none is known narrowly or keeps the SLO: the one that made the most.
+    """
+    told = [cell for cell in sweep.cells if cell.result and cell.result.per_stream_tps.p50 is not None]
+    known = {cell.index: cell.result for cell in told if cell.result and cell.result.verdict != FAILING}
     best = summary.amount(sweep.cells, sweep.spec.slo).best
-    result = sweep.cells[best.cell - 1].result if best else None
-    if best is None or result is None or result.per_stream_tps.p50 is None:
+    index = best.cell - 1 if best else max(known, key=lambda i: known[i].throughput_tps, default=None)
+    if index is None or index not in known:
         return None
+    cell, result = sweep.cells[index].cell, known[index]
+    assert result.per_stream_tps.p50 is not None
     return Felt(
         sweep=sweep.id,
-        cell=best.cell,
-        instances=best.instances,
-        parallel=best.parallel,
-        concurrency=best.concurrency,
-        throughput_tps=best.throughput_tps,
+        cell=index + 1,
+        instances=cell.fleet.instances,
+        parallel=cell.fleet.parallel,
+        concurrency=cell.concurrency,
+        throughput_tps=best.throughput_tps if best else result.throughput_tps,
         stream_tps=result.per_stream_tps.p50,
         feels=result.feels,
     )

@@ -15,6 +15,7 @@ from lab_tui.model import CellView, Felt, FleetSpec, ModelFile, StreamRate, Swee
 from lab_tui.serving.cards import Card
 from lab_tui.serving.models import inspect
 from lab_tui.store.store import Store
+from lab_tui.sweep import summary
 from lab_tui.sweep.cell import model_identity
 from lab_tui.sweep.feel import Feels
 from lab_tui.sweep.fit import GB, Room, fitted
@@ -160,6 +161,24 @@ async def test_a_model_felt_as_its_best_measured_cell(store: Store, tiny_model: 
     felt = await Feels(store).of(model)
     assert felt is not None and felt.sweep == by_path
     assert await Feels(store).of(replace(model, path=str(tmp_path / "gone.gguf"))) is None
+
+
+async def test_where_no_cell_is_the_best_the_one_that_made_the_most_counts(
+    store: Store, tiny_model: Path
+) -> None:
+    model, kept = inspect(tiny_model), {"model": model_identity(tiny_model)}
+    cells = measured(model.path, 100.0, kept)
+    wide = tuple(
+        replace(c, result=replace(c.result, throughput_ci95_tps=90.0)) if c.result else c for c in cells
+    )
+    spec = sweep_spec(fleet=FleetSpec(model=model.path))
+    assert summary.amount(wide, spec.slo).best is None
+    await store.call(store.add_finished, spec, wide, SweepStatus.DONE, 9.0)
+    felt = await Feels(store).of(model)
+    assert felt is not None and (felt.cell, felt.throughput_tps, felt.stream_tps) == (2, 100.0, 20.0)
+    failing = tuple(replace(c, result=replace(c.result, verdict="failing")) if c.result else c for c in cells)
+    await store.call(store.add_finished, spec, failing, SweepStatus.FAILED, 9.0)
+    assert await Feels(store).of(model) == felt
 
 
 async def test_the_store_is_read_beside_an_engine_that_writes_it(
