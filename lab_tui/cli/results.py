@@ -170,14 +170,14 @@ def export(
     sweep_id: Id,
     format_: Annotated[str, typer.Option("--format", help="csv, json or md.")] = "csv",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file or folder; else standard output.")
+        Path | None, typer.Option("--output", "-o", help="A file or folder; else, or -, standard output.")
     ] = None,
 ) -> None:
     """A sweep as CSV (llama-throughput-lab's nine columns first), JSON or Markdown."""
     if format_ not in TABLE_FORMATS:
         raise LabError(f"there is no format {format_}", f"choose one of {', '.join(TABLE_FORMATS)}")
     texts = run(_exported(ExportSpec(format=format_, sweep=sweep_id)))
-    if output is None:
+    if output is None or output == Path("-"):
         put_file(next(iter(texts.values())).rstrip("\n"))
     else:
         files.write(files.places(texts, output))

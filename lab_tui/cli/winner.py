@@ -62,7 +62,7 @@ def export(
     sweep_id: Id,
     format_: Annotated[str, typer.Option("--format", help="sh, systemd, compose or nginx.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file or folder; else standard output.")
+        Path | None, typer.Option("--output", "-o", help="A file or folder; else, or -, standard output.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
     cell: CellNumber = None,
@@ -73,7 +73,7 @@ def export(
     if format_ not in FLEET_FORMATS:
         raise LabError(f"there is no format {format_}", f"choose one of {', '.join(FLEET_FORMATS)}")
     texts = run(_exported(Wish(sweep_id, cell, model, ctx_per_slot), format_))
-    if output is None:
+    if output is None or output == Path("-"):
         from lab_tui.serving.standalone import as_one
 
         put_file((as_one(texts) if len(texts) > 1 else next(iter(texts.values()))).rstrip("\n"))

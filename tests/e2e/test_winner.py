@@ -64,6 +64,7 @@ def test_the_winner_is_applied_exported_and_compared(lab: Lab) -> None:
 
     table = lab.home / "out.csv"
     lab.run("results", "export", "1", "-o", str(table))
+    assert lab.run("results", "export", "1", "-o", "-").stdout == table.read_text()
     assert "import:out.csv  done  2/2" in lab.run("import", str(table)).stdout
     lab.run("results", "export", "2", "-o", str(lab.home / "again.csv"))
     before, after = (
