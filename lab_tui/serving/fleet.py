@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lab_tui import access
@@ -16,7 +15,7 @@ from lab_tui.model import FleetSpec, InstanceState, InstanceView, LabError, Slot
 from lab_tui.serving.cards import Usable
 from lab_tui.serving.front import Front, check_files
 from lab_tui.serving.front_keeper import FrontKeeper
-from lab_tui.serving.instance import GB, LADDER, NICE, NICE_WHILE_MEASURED, Instance
+from lab_tui.serving.instance import GB, LADDER, Instance
 from lab_tui.serving.mps import Daemon
 from lab_tui.serving.nginx_conf import KEYS_FILE, FrontSpec
 from lab_tui.serving.parts import LlamaServer, Nginx
@@ -199,18 +198,6 @@ class Fleet:
                 if stopped:
                     raise LabError(f"instance {stopped[0].index} was stopped", "`lab-tui start` starts it")
             await asyncio.sleep(0.05)
-
-    @contextlib.contextmanager
-    def standing_back(self) -> Iterator[None]:
-        """While it is entered, who measures the instances comes before them, not only beside them."""
-        measured = self.instances
-        for instance in measured:
-            instance.nice = NICE_WHILE_MEASURED
-        try:
-            yield
-        finally:
-            for instance in measured:
-                instance.nice = NICE
 
     # -- one engine after the other
 

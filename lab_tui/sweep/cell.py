@@ -80,7 +80,7 @@ class Meter:
             on_view(view)
 
         try:
-            with self._calm(), self._fleet.standing_back():
+            with self._calm():
                 measured = await measure(plan, watch, stop)
         except LabError as error:
             deaths.look()

@@ -20,7 +20,6 @@ from lab_tui.serving import instance as instance_module
 from lab_tui.serving.cores import read_cores, share_out, span
 from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.front import READY_TIMEOUT_S
-from lab_tui.serving.instance import NICE, NICE_WHILE_MEASURED
 from lab_tui.serving.placement import NoRoom, Seat
 from lab_tui.serving.planner import NoCards
 from lab_tui.serving.process import StopLadder
@@ -186,21 +185,6 @@ async def test_up_is_ready_and_in_the_front_and_down_leaves_nothing(fleet: Fleet
     assert not processes_with(str(model))
     assert not zombies()
     await fleet.down()  # again: nothing
-
-
-async def test_while_measured_they_stand_further_back(fleet: Fleet, model: Path) -> None:
-    await up(fleet, tiny_spec(model, instances=1))
-    group = Path(f"/proc/{fleet.views()[0].pid}/autogroup")
-    if not group.exists():
-        pytest.skip("this system shares processors out otherwise")
-
-    def nice() -> int:
-        return int(group.read_text().split()[-1])
-
-    await until(lambda: nice() == NICE, "to stand back")
-    with fleet.standing_back():
-        await until(lambda: nice() == NICE_WHILE_MEASURED, "to stand further back")
-    await until(lambda: nice() == NICE, "to come forward again")
 
 
 async def test_an_openai_client_chats_with_streaming(fleet: Fleet, model: Path) -> None:
