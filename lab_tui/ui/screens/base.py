@@ -97,14 +97,15 @@ class LabScreen(PaneScreen, inherit_bindings=False):
         self.show_standing()
         if self.lab.snapshot is not None:
             self.layout_panes(self.lab.snapshot)
-            self.draw(self.lab.snapshot)
+            if all(pane.size.width for pane in self.panes() if pane.display):  # else that is still to come
+                self.draw(self.lab.snapshot)
         else:
             self.draw_nothing()
         self.show_footer()
 
     def on_screen_resume(self) -> None:
-        """Much may have changed while another screen was above."""
-        self.redraw()
+        """Much may have changed while another screen was above. At first nothing has its size yet."""
+        self.call_after_refresh(self.redraw)
 
     def show_link(self, before: Link, now: Link) -> None:
         """Say when the engine is back; that it is gone is said for as long as it is."""
