@@ -114,6 +114,15 @@ def report(env: dict[str, str], columns: int, rows: int, how: str, seconds: floa
     print(f"{columns}×{rows} {how:<9} {kib:5.2f} KiB/s  {cpu:4.1f} % of a core")
 
 
+def report_keys(env: dict[str, str], presses: int, pinned: str) -> None:
+    with screen(env, 80, 24) as shown, load(env, STREAMS):
+        shown.read_for(5)  # what came while the load began
+        times = sorted(shown.key_ms(presses))
+    p95 = times[int(0.95 * (len(times) - 1))]
+    figures = f"p50 {statistics.median(times):.0f} ms, p95 {p95:.0f} ms"
+    print(f"key to screen    {figures}, {STREAMS} streams, {pinned.removeprefix('--')}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--instances", type=int, default=16)
@@ -136,13 +145,9 @@ def main() -> None:
         for columns, rows in SIZES:
             with load(env, 64):
                 report(env, columns, rows, "loaded", args.seconds)
-        with screen(env, 80, 24) as shown, load(env, STREAMS):
-            shown.read_for(5)  # what came while the load began
-            times = sorted(shown.key_ms(args.presses))
-            p95 = times[int(0.95 * (len(times) - 1))]
-            print(
-                f"key to screen    p50 {statistics.median(times):.0f} ms, p95 {p95:.0f} ms, {STREAMS} streams"
-            )
+        for pinned in ("--no-cpu-pin", "--cpu-pin"):
+            lab_tui(env, "up", "-i", str(args.instances), "-p", "4", "--max-streams", str(STREAMS), pinned)
+            report_keys(env, args.presses, pinned)
 
 
 if __name__ == "__main__":
