@@ -31,7 +31,7 @@ from lab_tui.serving.fleet import Fleet
 from lab_tui.sweep.calibration import MATTERS_FROM_TPS, Calibration
 from lab_tui.sweep.deaths import Deaths
 from lab_tui.sweep.machine import Around, machine_load, machine_name, throttling
-from lab_tui.sweep.verdict import MEMORY_WORDS, Conditions, is_near, judge
+from lab_tui.sweep.verdict import MEMORY_WORDS, Conditions, is_near, judge, lateness
 
 MIB = 1 << 20
 READINGS_EVERY_S = 1.0  # of instances, host and cards
@@ -91,6 +91,7 @@ class Meter:
             measured, machine=machine, flags=(*measured.flags, *deaths.flags())
         )
         conditions = self._conditions(measured, deaths)
+        late = self._late(measured, conditions)
         if measured.throughput_tps >= MATTERS_FROM_TPS:
             try:
                 ceilings, unknown = await self._unless(stop, self._ceilings(measured, on_view))
@@ -98,7 +99,14 @@ class Meter:
                 ceilings, unknown = {}, ("the ceiling of client and front is not known: stopped meanwhile",)
             conditions = msgspec.structs.replace(conditions, **ceilings)
             measured = msgspec.structs.replace(measured, flags=(*measured.flags, *unknown))
-        return judged(measured, conditions)
+        return judged(msgspec.structs.replace(measured, flags=(*measured.flags, *late)), conditions)
+
+    def _late(self, measured: Measurement, conditions: Conditions) -> tuple[str, ...]:
+        """The flag of a load that ran late, with the way out where there is one."""
+        said, spec = lateness(measured, conditions), self._fleet.spec
+        if not said or spec is None or spec.cpu_pin or spec.instances < 2:
+            return (said,) if said else ()
+        return (f"{said}: `lab-tui up --cpu-pin` gives each instance processors of its own",)
 
     def _conditions(self, measured: Measurement, deaths: Deaths) -> Conditions:
         """What the rules need to know beside the figures."""

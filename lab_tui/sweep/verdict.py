@@ -197,6 +197,16 @@ def _crowded_out(m: Measurement, c: Conditions) -> bool:
     return cost * m.throughput_tps / 1e6 < CLIENT_PART * c.cores * c.cpu_pct / 100
 
 
+def lateness(m: Measurement, c: Conditions) -> str:
+    """What it means for the figures that others crowded the load workers out; "" where none did."""
+    lag = m.client.loop_lag_ms_p99
+    if lag is None or lag <= LATE_LOOP_MS or not _crowded_out(m, c):
+        return ""
+    return (
+        f"late: the processors are full, so the load ran {lag:.0f} ms late (p99), and latencies are too long"
+    )
+
+
 def is_near(m: Measurement, ceiling_tps: float | None) -> bool:
     """Whether the figures say more about what carries the load than about the model."""
     return ceiling_tps is not None and m.throughput_tps > NEAR_CEILING * ceiling_tps

@@ -167,3 +167,13 @@ def test_verdict(name: str) -> None:
     found, readings = judge(m, conditions)
     assert found == word
     assert reading in readings or (not reading and not readings)
+
+
+def test_who_was_crowded_out_says_what_that_means() -> None:
+    late = measured(client=ClientCost(cpu_us_per_token=20.0, loop_lag_ms_p99=130.0))
+    full = Conditions(cores=16, cpu_pct=97.0)
+    assert verdict.lateness(late, full) == (
+        "late: the processors are full, so the load ran 130 ms late (p99), and latencies are too long"
+    )
+    assert not verdict.lateness(measured(), full)
+    assert not verdict.lateness(late, Conditions(cores=16, cpu_pct=50.0))  # then it is the client itself
