@@ -34,6 +34,8 @@ BLOCKS = {name.lower(): (count, size) for _, (name, count, size) in TYPES.items(
 REPACKED_BY_ANY = frozenset({"Q4_0", "IQ4_NL", "Q4_K", "Q2_K", "MXFP4"})
 REPACKED_BY_ARM = REPACKED_BY_ANY | {"Q8_0", "Q5_K", "Q6_K"}
 LOOKED_UP = ("token_embd", "per_layer_token_embd")  # read by row: stay in RAM, as they are in the file
+# Arguments that keep some of the weights in RAM: which, the estimate does not know.
+OFF_CARDS = ("-ot", "--override-tensor", "-cmoe", "--cpu-moe", "-ncmoe", "--n-cpu-moe")
 
 
 class Estimate(Data, frozen=True, kw_only=True):
@@ -46,6 +48,11 @@ class Estimate(Data, frozen=True, kw_only=True):
     weights_bytes: int  # of the model
     kv_bytes: int  # of each instance, wherever it lies
     compute_bytes: int  # of each instance, wherever it lies
+
+    @property
+    def each_card_bytes(self) -> int:
+        """What an instance takes of every card it is laid over: the context of the driver, its buffer."""
+        return GPU_CONTEXT + self.compute_bytes
 
     @property
     def ram_total_bytes(self) -> int:
@@ -79,6 +86,11 @@ def estimate(spec: FleetSpec, shape: Shape, *, gpu: bool) -> Estimate:
         kv_bytes=sum(caches),
         compute_bytes=compute,
     )
+
+
+def knows_cards(spec: FleetSpec) -> bool:
+    """Whether the estimate can say what ``spec`` takes on cards."""
+    return not _has(spec, *OFF_CARDS)
 
 
 def compute_bytes(spec: FleetSpec, shape: Shape) -> int:

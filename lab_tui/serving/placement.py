@@ -15,7 +15,7 @@ import msgspec
 
 from lab_tui.model import Data, LabError
 from lab_tui.serving.cards import MIB, Card
-from lab_tui.serving.memory import GPU_CONTEXT, Estimate
+from lab_tui.serving.memory import Estimate
 
 AUTO, SPREAD, PACK, SPLIT = "auto", "spread", "pack", "split"
 SPLIT_MODES = {SPLIT: "layer", "split-row": "row", "split-tensor": "tensor"}  # llama-server's words
@@ -149,7 +149,7 @@ class _Places:
         Weights and cache are shared out; the context of the driver and the compute buffer are on every
         card. Whole layers go to a card: what that rounds up comes out of the reserve.
         """
-        fixed = GPU_CONTEXT + self._need.compute_bytes if self._need else 0
+        fixed = self._need.each_card_bytes if self._need else 0
         roomy = [card for card in self._cards if self._left[card.index] >= fixed + MIB]
         shares = tuple((self._left[card.index] - fixed) // MIB for card in roomy)
         shared = max(0, self._need.vram_bytes - fixed) if self._need else 0

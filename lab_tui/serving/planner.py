@@ -17,7 +17,7 @@ from lab_tui.serving import llama_server, models, mps, parts, placement
 from lab_tui.serving.cards import Own, Usable, usable
 from lab_tui.serving.cores import Core, read_cores, share_out
 from lab_tui.serving.instance import GB, Instance
-from lab_tui.serving.memory import Estimate, estimate
+from lab_tui.serving.memory import Estimate, estimate, knows_cards
 from lab_tui.serving.parts import LlamaServer, Nginx
 from lab_tui.serving.placement import Seat
 from lab_tui.serving.shape import read_shape
@@ -34,9 +34,6 @@ class CardsRead(Protocol):
     def vram_by_card(self) -> Mapping[int, Mapping[int, int]]:
         """Bytes by process and card."""
 
-
-# Which weights they keep in RAM, the estimate does not know.
-OFF_CARDS = frozenset({"-ot", "--override-tensor", "-cmoe", "--cpu-moe", "-ncmoe", "--n-cpu-moe"})
 
 LookAtCards = Callable[[], Awaitable[CardsRead]]
 
@@ -161,7 +158,7 @@ class Planner:
         So it is when the header of the model cannot be read, as its start will say, and when arguments of
         llama-server's own keep some of the weights off the cards.
         """
-        if any(word in OFF_CARDS for word in spec.extra_args):
+        if not knows_cards(spec):
             return None
         try:
             need = estimate(spec, read_shape(spec.model), gpu=True)

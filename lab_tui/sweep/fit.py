@@ -20,7 +20,7 @@ from lab_tui.serving import placement
 from lab_tui.serving.cards import Card, Own, free_bytes
 from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.llama_server import MAX_INSTANCES, PLACING
-from lab_tui.serving.memory import Estimate, estimate
+from lab_tui.serving.memory import Estimate, estimate, knows_cards
 from lab_tui.serving.models import walk
 from lab_tui.serving.shape import Shape, read_shape
 from lab_tui.telemetry.cgroup import Limits
@@ -28,6 +28,7 @@ from lab_tui.telemetry.poller import Reading
 
 GB = 1_000_000_000
 NO_ROOM = "does not fit: "  # begins the reason of every cell that is left out for memory
+NOT_KNOWN = ""  # as a placement: of what is on the cards the estimate knows nothing
 
 
 class Taken(Data, frozen=True, kw_only=True):
@@ -75,7 +76,12 @@ def corrected(spec: FleetSpec, shape: Shape, room: Room, taken: Taken | None) ->
 
 
 def placing(spec: FleetSpec) -> str:
-    """The placement that counts: where llama-server's own arguments say it, it is a split as a rule."""
+    """The placement that counts: where llama-server's own arguments say it, it is a split as a rule.
+
+    ``NOT_KNOWN`` where they keep weights off the cards: then cards leave nothing out, as with ``up``.
+    """
+    if not knows_cards(spec):
+        return NOT_KNOWN
     said = any(word in PLACING for word in spec.extra_args)
     return placement.SPLIT if said and spec.placement == placement.AUTO else spec.placement
 
@@ -88,7 +94,8 @@ def problem(need: Estimate, room: Room, way: str = placement.AUTO) -> str:
             f"{NO_ROOM}{who} {size(need.ram_total_bytes)}, {size(max(0, room.ram_bytes))} are free "
             f"beyond the {size(room.reserve_bytes)} left to the system"
         )
-    if need.vram_bytes and len(room.cards) == 1 and need.vram_total_bytes > room.cards[0].free_bytes:
+    one_card = need.vram_bytes and len(room.cards) == 1 and way != NOT_KNOWN
+    if one_card and need.vram_total_bytes > room.cards[0].free_bytes:
         return (
             f"{NO_ROOM}{who} {size(need.vram_total_bytes)} on the GPU, {size(room.vram_bytes or 0)} are free "
             f"beyond the {size(room.reserve_bytes)} left to the system"
@@ -102,7 +109,7 @@ def problem(need: Estimate, room: Room, way: str = placement.AUTO) -> str:
 
 def seats(need: Estimate, room: Room, way: str) -> list[placement.Seat]:
     """Where the instances of a fleet would be. Raises LabError when one fits nowhere."""
-    if not need.vram_bytes or not room.cards:
+    if not need.vram_bytes or not room.cards or way == NOT_KNOWN:
         return []
     way = way if room.by_card else placement.SPLIT
     return placement.on_cards(way, need, room.cards, need.instances, reserve_bytes=room.reserve_bytes)
@@ -211,7 +218,7 @@ class Fit:
     async def taken(self, spec: FleetSpec) -> dict[str, Any]:
         """What the running instances of ``spec`` took, as ``Taken`` in plain words; empty when none runs."""
         pids = tuple(self._held())
-        vram = self._reading().vram_by_pid
+        vram = self._reading().vram_by_card
         room = self.room()
         taken = await asyncio.to_thread(_taken, spec, pids, vram, room)
         if taken is None:
@@ -240,21 +247,31 @@ class Fit:
         return msgspec.structs.replace(room, by_card=False) if by_itself else room
 
 
-def _taken(spec: FleetSpec, pids: Sequence[int], vram: Mapping[int, int], room: Room) -> Taken | None:
+def _taken(
+    spec: FleetSpec, pids: Sequence[int], vram: Mapping[int, Mapping[int, int]], room: Room
+) -> Taken | None:
+    """What the largest of these processes took, against the estimate; ``vram``: their bytes by card."""
     ram = max(map(private_bytes, pids), default=0)
     if not ram:
         return None
     cards = room.vram_bytes is not None
     on_gpu = cards and any(pid in vram or _uses_cuda(pid) for pid in pids)
     need = estimate(spec, read_shape(spec.model), gpu=on_gpu)
-    told = [vram[pid] for pid in pids if pid in vram]
+    largest = max(
+        (vram[pid] for pid in pids if pid in vram), key=lambda sizes: sum(sizes.values()), default={}
+    )
     return Taken(
         on_gpu=on_gpu,
         ram_bytes=ram,
         ram_offset_bytes=ram - need.ram_bytes,
-        vram_bytes=max(told) if told else None,
-        vram_offset_bytes=max(told) - need.vram_bytes if told and need.vram_bytes else 0,
+        vram_bytes=sum(largest.values()) if largest else None,
+        vram_offset_bytes=_beyond(need, largest) if largest and need.vram_bytes and knows_cards(spec) else 0,
     )
+
+
+def _beyond(need: Estimate, told: Mapping[int, int]) -> int:
+    """By how much ``told``, bytes by card, is more than the estimate, which is of one card."""
+    return sum(told.values()) - need.vram_bytes - (len(told) - 1) * need.each_card_bytes
 
 
 def _uses_cuda(pid: int) -> bool:

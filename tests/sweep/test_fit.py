@@ -100,6 +100,17 @@ def test_instances_fit_by_card_and_by_placement() -> None:
     assert fit.problem(need(2, 0.1, vram=40.0), itself, "auto") == ""
 
 
+def test_cards_leave_nothing_out_where_arguments_keep_weights_off_them(tiny_model: Path) -> None:
+    """As with `up`: nobody knows what is left for the cards, and llama-server will say."""
+    spec, file = FleetSpec(model=str(tiny_model)), ModelFile(path=str(tiny_model), size_bytes=1)
+    for cards in ((0.1,), (0.1, 0.1)):
+        much = cards_of(1000.0, *cards)
+        assert fit.fitted(file, spec, much).fits == 0
+        assert fit.fitted(file, replace(spec, extra_args=("--n-cpu-moe", "9")), much).fits == 64
+    found = fit.fitted(file, replace(spec, extra_args=("--cpu-moe",)), cards_of(0.001, 64.0))
+    assert found.misfit.startswith("does not fit: 1 instance needs ")  # RAM it needs all the same
+
+
 def measured(index: int, started: float, taken: Taken | None) -> CellView:
     context = {"memory": msgspec.to_builtins(taken)} if taken else {}
     cell = Cell(fleet=FleetSpec(model="m"), concurrency=1, workload=Workload(), axes={})
@@ -214,6 +225,13 @@ async def test_cards_tell_what_an_instance_holds(fleet: Fleet, model: Path) -> N
     kept = (await asked.taken(spec))["memory"]
     assert kept["on_gpu"] and kept["vram_bytes"] == 2 * GB
     assert kept["vram_offset_bytes"] == 2 * GB - estimate(spec, read_shape(model), gpu=True).vram_bytes
+    # Over two cards it has the driver's context and its buffer twice: that is no fault of the estimate.
+    both = replace(reading, vram_by_card={view.pid: {0: 2 * GB, 1: GB}})
+    plain = estimate(spec, read_shape(model), gpu=True)
+    kept = (await Fit(fleet, lambda: both, 1.5).taken(spec))["memory"]
+    assert kept["vram_offset_bytes"] == 3 * GB - plain.vram_bytes - plain.each_card_bytes
+    off_cards = replace(spec, extra_args=("--cpu-moe",))
+    assert (await asked.taken(off_cards))["memory"]["vram_offset_bytes"] == 0  # what of it is not known
     nobody = replace(reading, vram_by_pid={}, vram_by_card={})
     kept = (await Fit(fleet, lambda: nobody, 1.5).taken(spec))["memory"]
     assert not kept["on_gpu"]  # it has not loaded the driver: a build for CPUs
