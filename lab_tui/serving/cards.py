@@ -64,6 +64,10 @@ class Own(Data, frozen=True, kw_only=True):
     told: Held = {}
     reckoned: Held = {}
 
+    def on(self, card: int) -> int:
+        """Bytes on a card. One that is loading, or not told of, holds what it was reckoned to take."""
+        return max(self.told.get(card, 0), self.reckoned.get(card, 0))
+
 
 def parse_devices(text: str) -> tuple[Device, ...]:
     """The cards in what ``--list-devices`` prints: ``  CUDA0: NAME (24124 MiB, 23801 MiB free)``."""
@@ -113,20 +117,17 @@ def usable(
 
 
 def free_bytes(gpu: GpuReading, own: Sequence[Own]) -> int | None:
-    """What would be free on a card without instances of ours; None when the card does not tell.
-
-    An instance that is loading, or that the driver does not tell of, holds what it was reckoned to take.
-    """
+    """What would be free on a card without instances of ours; None when the card does not tell."""
     total, used = gpu.memory_total_bytes, gpu.memory_used_bytes
     if total is None or used is None:
         return None
-    held = sum(max(o.told.get(gpu.index, 0), o.reckoned.get(gpu.index, 0)) for o in own)
+    held = sum(one.on(gpu.index) for one in own)
     return min(total, total - used + held)
 
 
 def _listed_free(index: int, device: Device, own: Sequence[Own]) -> int:
     """As ``free_bytes``, from what llama-server said when it was asked."""
-    held = sum(o.reckoned.get(index, 0) for o in own)
+    held = sum(one.on(index) for one in own)
     return min(device.total_bytes, device.free_bytes + held)
 
 

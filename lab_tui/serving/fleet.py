@@ -380,6 +380,7 @@ class Fleet:
         )
 
     def _on_change(self) -> None:
+        self._planner.saw(self._instances)
         self._keeper.due()
         self._save()
         self._changed()

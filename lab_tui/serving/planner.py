@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -35,7 +36,7 @@ class CardsRead(Protocol):
         """Bytes by process and card."""
 
 
-LookAtCards = Callable[[], Awaitable[CardsRead]]
+LookAtCards = Callable[[float], Awaitable[CardsRead]]  # as they are after so many monotonic seconds
 
 
 class NoCards(Data, frozen=True, kw_only=True):
@@ -45,7 +46,7 @@ class NoCards(Data, frozen=True, kw_only=True):
     vram_by_card: dict[int, dict[int, int]] = {}
 
 
-async def no_cards() -> CardsRead:
+async def no_cards(_: float = 0.0) -> CardsRead:
     """The cards of a machine that has none."""
     return NoCards()
 
@@ -66,6 +67,8 @@ class Planner:
         self._runtime, self._mps_folder = runtime, mps_folder
         self._parts: tuple[LlamaServer, Nginx] | None = None
         self._accepted: set[tuple[str, ...]] = set()  # extra arguments that this llama-server takes
+        self._pids: frozenset[int] = frozenset()  # of the instances
+        self._freed_at = 0.0  # monotonic: when one of them had ended
         self._learnt = ("", 0)  # of which model instances took so many bytes more on a card than estimated
 
     @property
@@ -79,6 +82,13 @@ class Planner:
             server, nginx = parts.find_llama_server(self._settings), parts.find_nginx(self._settings)
             self._parts = await parts.probe_llama_server(server), await parts.probe_nginx(nginx)
         return self._parts
+
+    def saw(self, instances: Sequence[Instance]) -> None:
+        """Which processes they have now: what one that has ended held is free in no reading before that."""
+        pids = frozenset(one.record.pid for one in instances if one.record is not None)
+        if self._pids - pids:
+            self._freed_at = time.monotonic()
+        self._pids = pids
 
     def forget(self) -> None:
         """Another build may be wanted next time."""
@@ -108,7 +118,7 @@ class Planner:
             await parts.try_arguments(build, spec.extra_args)
             self._accepted.add(spec.extra_args)
         if spec.mps == "on":
-            mps.check(spec, (await self._look()).gpus, build.devices)
+            mps.check(spec, (await self._look(0.0)).gpus, build.devices)
         seats = await self.seats(spec, now, running)
         served = access.served(spec, self._runtime)
         return tuple(
@@ -138,18 +148,17 @@ class Planner:
         left_alone = spec.placement == placement.AUTO and (
             not build.devices or any(word in llama_server.PLACING for word in spec.extra_args)
         )
-        found = Usable() if left_alone else self._usable(build, await self._look(), running)
+        read = await no_cards() if left_alone else await self._look(self._freed_at)
+        found = Usable() if left_alone else self._usable(build, read, running)
         if not found.cards and spec.placement != placement.AUTO:
             raise LabError(f"placement {spec.placement}: {found.why}", found.remedy)
         need = await asyncio.to_thread(self._need, spec) if found.cards else None
-        return placement.on_cards(spec.placement, need, found.cards, spec.instances, kept, self.reserve_bytes)
+        # What stays takes what it really holds, which is what counts as free of it.
+        full = [_holding(seat, _own(one, read)) for seat, one in zip(kept, running, strict=False)]
+        return placement.on_cards(spec.placement, need, found.cards, spec.instances, full, self.reserve_bytes)
 
     def _usable(self, build: LlamaServer, read: CardsRead, running: Sequence[Instance]) -> Usable:
-        own = [
-            Own(told=read.vram_by_card.get(instance.record.pid, {}), reckoned=instance.seat.reckoned)
-            for instance in running
-            if instance.record is not None
-        ]
+        own = [_own(instance, read) for instance in running if instance.record is not None]
         return usable(build.devices, read.gpus, own, self.reserve_bytes, os.environ)
 
     def _need(self, spec: FleetSpec) -> Estimate | None:
@@ -168,6 +177,17 @@ class Planner:
         if model != spec.model or not need.vram_bytes:
             return need
         return msgspec.structs.replace(need, vram_bytes=max(0, need.vram_bytes + more))
+
+
+def _own(instance: Instance, read: CardsRead) -> Own:
+    """What an instance holds on cards."""
+    told = read.vram_by_card.get(instance.record.pid, {}) if instance.record is not None else {}
+    return Own(told=told, reckoned=instance.seat.reckoned)
+
+
+def _holding(seat: Seat, own: Own) -> Seat:
+    """A seat that takes what its instance holds."""
+    return msgspec.structs.replace(seat, vram_bytes=tuple(own.on(card) for card in seat.cards))
 
 
 def _each(spec: FleetSpec, cores: Sequence[Core]) -> int | None:

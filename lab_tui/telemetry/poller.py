@@ -52,6 +52,7 @@ class Reading(Data, frozen=True, kw_only=True):
 class _Cards(Data, frozen=True, kw_only=True):
     """What all cards said, and when (monotonic)."""
 
+    asked: float
     at: float
     gpus: tuple[GpuReading, ...]
     reason: str
@@ -102,9 +103,10 @@ class Poller:
             slow_every_s=slow_s,
         )
 
-    async def answered(self) -> Reading:
-        """What was read last, once the cards have answered for the first time or been silent for long."""
-        while self._cards is None and time.monotonic() - self._began < STALE_S:
+    async def answered(self, since: float = 0.0) -> Reading:
+        """What was read last, once cards were asked after ``since`` (monotonic), or silent for long."""
+        patience = max(self._began, since) + STALE_S
+        while (self._cards is None or self._cards.asked < since) and time.monotonic() < patience:
             await asyncio.sleep(0.02)
         return self.latest
 
@@ -169,9 +171,10 @@ class Poller:
 
     def _ask_cards(self) -> _Cards:
         """All cards of all makers."""
+        asked = time.monotonic()
         gpus, reason = self._reader.read(self._rates()[1])
         processes = {pid: dict(sizes) for pid, sizes in self._reader.processes.items()}
-        return _Cards(at=time.monotonic(), gpus=gpus, reason=reason, vram_by_card=processes)
+        return _Cards(asked=asked, at=time.monotonic(), gpus=gpus, reason=reason, vram_by_card=processes)
 
 
 def _unknown(gpu: GpuReading, reason: str) -> GpuReading:

@@ -84,7 +84,7 @@ async def failed(fleet: Fleet, index: int) -> tuple[str, tuple[str, ...]]:
 # --- where they run -----------------------------------------------------------------------------
 
 
-async def two_cards() -> Any:
+async def two_cards(*_: object) -> Any:
     """Two NVIDIA cards; of the second less is free."""
     given = {"name": "NVIDIA L4", "maker": "NVIDIA", "memory_total_bytes": 24 * 10**9}
     cards = tuple(

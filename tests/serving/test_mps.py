@@ -173,7 +173,7 @@ def test_status_and_the_zoomed_pane_say_it() -> None:
 # --- a daemon of the fleet's own ------------------------------------------------------------------
 
 
-async def cards() -> SimpleNamespace:
+async def cards(*_: object) -> SimpleNamespace:
     return SimpleNamespace(gpus=(L4,), vram_by_card={})
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import pytest
 
-from lab_tui.model import GpuReading, LabError
-from lab_tui.serving import cards, placement
+from lab_tui.config import ServeSettings, Settings
+from lab_tui.model import FleetSpec, GpuReading, LabError
+from lab_tui.serving import cards, llama_server, placement
 from lab_tui.serving.cards import Card, Device, Own, Usable, parse_devices, usable
 from lab_tui.serving.cores import Core, read_cores, share_out, span
 from lab_tui.serving.memory import GPU_CONTEXT, Estimate
+from lab_tui.serving.parts import LlamaServer, Nginx
 from lab_tui.serving.placement import NoRoom, Seat, on_cards
+from lab_tui.serving.planner import NoCards, Planner
 
 GB = 10**9
 
@@ -123,6 +130,50 @@ def test_instances_that_stay_keep_their_seats_and_their_memory() -> None:
     assert [seat.cards for seat in on_cards("spread", need(10), free(24, 20), 2, lost)] == [(0,)]
 
 
+async def test_what_stays_takes_what_it_really_holds(tiny_model: Path, tmp_path: Path) -> None:
+    """It was reckoned to take half a GB and holds 1.2: of 1.8 GB there is room for one more, not for two."""
+    spec = FleetSpec(model=str(tiny_model), placement="spread", instances=1)
+    card = reading(0, memory_total_bytes=1_800_000_000, memory_used_bytes=1_200_000_000)
+
+    async def look(*_: object) -> NoCards:
+        return NoCards(gpus=(card,), vram_by_card={7: {0: 1_200_000_000}})
+
+    planner = Planner(Settings(serve=ServeSettings(reserve_gb=0)), look, tmp_path, tmp_path / "mps")
+    planner._parts = BUILD, NGINX
+    (seat,) = await planner.seats(spec, None, ())
+    assert 0.4 * GB < seat.vram_bytes[0] < 0.6 * GB
+    running: Any = SimpleNamespace(
+        record=SimpleNamespace(pid=7), seat=seat, command=llama_server.command(BUILD, spec, 0, seat)
+    )
+    two = msgspec.structs.replace(spec, instances=2)
+    assert (await planner.seats(two, spec, [running]))[0] == seat
+    with pytest.raises(NoRoom, match=r"instance 2 needs 0\.4 GB on one card, .*: GPU 0 0\.2 GB"):
+        await planner.seats(msgspec.structs.replace(spec, instances=3), spec, [running])
+
+
+async def test_cards_are_read_after_the_last_instance_has_ended(tiny_model: Path, tmp_path: Path) -> None:
+    """A reading from before shows what it held as taken: the next fleet would be refused, or split."""
+    asked: list[float] = []
+
+    async def look(since: float) -> NoCards:
+        asked.append(since)
+        return NoCards(gpus=(reading(0),))
+
+    planner = Planner(Settings(), look, tmp_path, tmp_path / "mps")
+    planner._parts = BUILD, NGINX
+    spec = FleetSpec(model=str(tiny_model), placement="spread")
+    instance: Any = SimpleNamespace(record=SimpleNamespace(pid=7))
+    planner.saw([instance])
+    await planner.seats(spec, None, ())
+    before = time.monotonic()
+    instance.record = None
+    planner.saw([instance])
+    planner.saw([instance])
+    await planner.seats(spec, None, ())
+    first, second = asked
+    assert first == 0.0 and before <= second <= time.monotonic()
+
+
 def test_a_model_that_cannot_be_read_is_spread_in_proportion_to_memory() -> None:
     cards_of = [seat.cards for seat in on_cards("spread", None, free(40, 10), 5)]
     assert cards_of == [(0,), (0,), (0,), (0,), (1,)]
@@ -154,6 +205,8 @@ def device(name: str, total: int = 24, left: int = 23) -> Device:
 
 
 CUDA = (device("CUDA0"), device("CUDA1"))
+BUILD = LlamaServer(command=("llama-server",), source="PATH", version="1", flags={}, devices=CUDA)
+NGINX = Nginx(command=("nginx",), source="PATH", version=(1, 28))
 
 
 def test_devices_are_read_from_what_llama_server_lists() -> None:

@@ -32,8 +32,9 @@ class Cards:
     def read(self, slow_s: float = 5.0) -> tuple[tuple[GpuReading, ...], str]:
         self.reads += 1
         self.slow_s = slow_s
+        answer = self.answer  # as it is when it is asked, however long it takes to say it
         self.go_on.wait()
-        return self.answer
+        return answer
 
     def close(self) -> None:
         self.closed.set()
@@ -85,6 +86,22 @@ async def test_cards_are_asked_more_seldom_while_something_is_measured() -> None
         await until(lambda: cards.reads >= before + 3)
         assert poller.latest.cards_at - began >= 0.2
     assert poller.latest.cards_every_s == 0.05
+    await poller.stop()
+
+
+async def test_an_answer_to_a_question_asked_before_does_not_count() -> None:
+    cards = Cards(GpuReading(index=0, name="A", memory_used_bytes=20))
+    poller = Poller(0.02, cards=[cards])
+    poller.start()
+    await until(lambda: poller.latest.gpus)
+    cards.go_on.clear()
+    reads = cards.reads
+    await until(lambda: cards.reads > reads)  # asked while the memory was taken
+    freed = asyncio.create_task(poller.answered(time.monotonic()))
+    before, cards.answer = cards.answer, ((GpuReading(index=0, name="A", memory_used_bytes=0),), "")
+    assert poller.latest.gpus == before[0]
+    cards.go_on.set()
+    assert (await freed).gpus == cards.answer[0]
     await poller.stop()
 
 
