@@ -129,22 +129,24 @@ class Fleet:
             berths = await self._checked(spec)
             started_from_nothing = not self._instances
             keys = access.read_keys(spec)
-            if spec.mps == "on":
-                await self._mps.start()  # it disturbs none of those that run, and one that fails stops none
-            await self._retire(berths if keys == self._keys else ())
-            if spec.mps != "on":
-                await self._mps.stop()
-            access.keep_copy(keys, self._runtime)
-            self._keys, self._keys_problem = keys, ""
-            self.spec = spec
-            self._instances += [
-                self._instance(i, *berths[i]) for i in range(len(self._instances), spec.instances)
-            ]
             try:
+                if spec.mps == "on":
+                    await self._mps.start()  # it disturbs none of those that run; one that fails stops none
+                await self._retire(berths if keys == self._keys else ())
+                if spec.mps != "on":
+                    await self._mps.stop()
+                access.keep_copy(keys, self._runtime)
+                self._keys, self._keys_problem = keys, ""
+                self.spec = spec
+                self._instances += [
+                    self._instance(i, *berths[i]) for i in range(len(self._instances), spec.instances)
+                ]
                 await self._keeper.apply()
             except LabError:
                 if started_from_nothing:
                     await self._down()
+                elif self.spec is not None and self.spec.mps != "on":
+                    await self._mps.stop()
                 raise
             self._keeper.begin()
             await asyncio.gather(*(instance.start() for instance in self._instances))
@@ -216,17 +218,22 @@ class Fleet:
                 return False
             self.spec = record.spec
             self._read_keys(record.spec)
-            await self._adopt_mps(record, wanted=record.spec.mps == "on")
             seats = record.seats or (Seat(),) * len(record.commands)
             berths = zip(record.commands, seats, strict=True)
             self._instances = [self._instance(i, *berth) for i, berth in enumerate(berths)]
-            for index in record.wanted:
-                await self._instances[index].start(found.get(index))
-            unwanted = [found[index] for index in found.keys() - set(record.wanted)]
-            await asyncio.gather(*(process.stop(LADDER) for process in unwanted))
+            wanted = set(record.wanted)
+            for index in sorted(found.keys() & wanted):
+                await self._instances[index].start(found[index])
+            await asyncio.gather(*(found[index].stop(LADDER) for index in found.keys() - wanted))
+            if record.spec.mps == "on":
+                await self._mps.adopt(record.mps, HEAR_S)  # those that begin now want it
+            else:
+                await self._end_mps(record)
+            for index in sorted(wanted - found.keys()):
+                await self._instances[index].start()
             if record.front is not None:
                 await self.front.adopt(record.front)
-            await self._until_heard([self._instances[i] for i in record.wanted if i in found])
+            await self._until_heard([self._instances[i] for i in wanted & found.keys()])
             try:
                 await asyncio.wait_for(self._keeper.attempt(), HEAR_S)
             except TimeoutError:  # an nginx that hangs keeps no viewer waiting
@@ -234,12 +241,11 @@ class Fleet:
             self._keeper.begin()
         return True
 
-    async def _adopt_mps(self, record: FleetRecord, *, wanted: bool) -> None:
-        """Take over the MPS daemon of a fleet, or end it."""
+    async def _end_mps(self, record: FleetRecord) -> None:
+        """End the MPS daemon that an engine before had, and what one before that left."""
         if record.mps is not None:
-            self._mps.adopt(record.mps)
-            if not wanted:
-                await self._mps.stop()
+            await self._mps.adopt(record.mps, 0)
+        await self._mps.stop()
 
     def _read_keys(self, spec: FleetSpec) -> None:
         """The keys of a fleet that is taken over. Without them it goes on serving, and is not asked."""
@@ -260,13 +266,16 @@ class Fleet:
         if record.front is not None:
             await self.front.adopt(record.front)
             await self.front.stop()
-        await self._adopt_mps(record, wanted=False)
+        await self._end_mps(record)
         access.keep_copy((), self._runtime)
         self._record.remove()
 
     async def detach(self) -> None:
         """Leave everything running for the next engine."""
         async with self._lock:
+            if self.spec is None:  # what a start began that was given up, nobody would find
+                await self._down()
+                return
             await self._keeper.end()
             await asyncio.gather(*(instance.detach() for instance in self._instances))
             await self.front.detach()

@@ -182,10 +182,17 @@ class Daemon:
             await self._start()
         self._begin_guard()
 
-    def adopt(self, record: ProcessRecord) -> None:
-        """Take over the one that an engine before started; one that died meanwhile is started again."""
-        self._process = Process.adopt(record)
+    async def adopt(self, record: ProcessRecord | None, patience_s: float) -> None:
+        """Take over the one that an engine before had; one that died, or was just to begin anew, is started.
+
+        Returns when it takes clients, cannot be started (``problem``), or is slow: an instance that begins
+        before would go without.
+        """
+        self._process = Process.adopt(record) if record is not None else None
         self._begin_guard()
+        deadline = time.monotonic() + patience_s
+        while not (self.problem or listens(self.folder / "pipe")) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         """End it. Returns when it, and every server that it or one before it started, are gone."""

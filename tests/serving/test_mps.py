@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import psutil
 import pytest
 
@@ -196,6 +198,28 @@ def running(name: str, folder: Path) -> list[psutil.Process]:
     return found
 
 
+async def leaves_nothing_when_it_goes_no_further(
+    fleet: Fleet, spec: FleetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that fails, or is given up, once the daemon runs."""
+    keys, run = tmp_path / "keys", tmp_path / "run"
+    keys.write_text("some-key-0123456789\n")
+    keys.chmod(0o600)
+    (run / "api-keys.new").mkdir()  # where the copy of the keys would be written
+    with pytest.raises(LabError, match="cannot keep the API keys"):
+        await fleet.up(msgspec.structs.replace(spec, api_key_file=str(keys)))
+    assert fleet.mps_pid is None and running("nvidia-cuda", run) == []
+    (run / "api-keys.new").rmdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(mps, "listens", lambda _: False)
+        starting = asyncio.create_task(fleet.up(spec))
+        await until(lambda: running(SERVER, run))
+        starting.cancel()
+        await asyncio.wait({starting})
+    await fleet.detach()
+    assert fleet.mps_pid is None and running("nvidia-cuda", run) == []
+
+
 async def test_a_fleet_has_a_daemon_of_its_own_for_as_long_as_it_is_asked_to(
     make_fleet: MakeFleet, model: Path, tmp_path: Path, control: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,10 +228,11 @@ async def test_a_fleet_has_a_daemon_of_its_own_for_as_long_as_it_is_asked_to(
     given = {"look": cards, "llama_server": str(cuda_script(tmp_path / "llama-server"))}
     fleet = make_fleet(**given)
     plain = tiny_spec(model, instances=1)
+    own = tiny_spec(model, instances=2, mps="on", base_port=plain.base_port, front_port=plain.front_port)
+    await leaves_nothing_when_it_goes_no_further(fleet, own, tmp_path, monkeypatch)
     await fleet.up(plain)
     await fleet.wait_ready()
     before = pids(fleet)
-    own = tiny_spec(model, instances=2, mps="on", base_port=plain.base_port, front_port=plain.front_port)
     control.touch()
     with pytest.raises(LabError, match="MPS daemon did not start: no device that can be used"):
         await fleet.up(own)
@@ -230,6 +255,15 @@ async def test_a_fleet_has_a_daemon_of_its_own_for_as_long_as_it_is_asked_to(
     (daemon,) = running(mps.PROGRAM, run)
     assert pids(heir) == kept and heir.mps_pid == daemon.pid
     assert describe([daemon]) == f"MPS (pid {daemon.pid})"
+
+    # An engine that died while it was to begin anew: its heir begins it, before any instance.
+    await heir.detach()
+    os.kill(daemon.pid, signal.SIGKILL)
+    file = run / "fleet.json"
+    file.write_bytes(msgspec.json.encode({**msgspec.json.decode(file.read_bytes()), "mps": None}))
+    heir = make_fleet(**given)
+    assert await heir.adopt()
+    assert heir.mps_pid is not None and mps.listens(folder / "pipe") and pids(heir) == kept
 
     off = tiny_spec(model, instances=1, mps="off", base_port=plain.base_port, front_port=plain.front_port)
     await heir.up(off)
