@@ -11,6 +11,7 @@ from lab_tui.model import Felt, LabError, ModelFile
 from lab_tui.store.store import MeasuredModel, Store, StoredSweep
 from lab_tui.sweep import summary
 from lab_tui.sweep.cell import model_identity
+from lab_tui.sweep.runs import runs
 from lab_tui.sweep.verdict import FAILING
 
 log = logging.getLogger(__name__)
@@ -61,10 +62,16 @@ def _best(sweeps: Iterable[StoredSweep]) -> Felt | None:
 def felt_in(sweep: StoredSweep) -> Felt | None:
     """How the best cell of a sweep felt; None where none was measured that says it.
 
-    Where none is the best, for none is known narrowly or keeps the SLO: the one that made the most.
+    Where none is the best, for none is known narrowly or keeps the SLO: the one that made the most. Of one
+    with several runs it is as it is shown: the run it names is one of those that count.
     """
-    told = [cell for cell in sweep.cells if cell.result and cell.result.per_stream_tps.p50 is not None]
-    known = {cell.index: cell.result for cell in told if cell.result and cell.result.verdict != FAILING}
+    known = {
+        cell.index: cell.result
+        for cell, kept in zip(summary.shown(sweep.cells), sweep.cells, strict=True)
+        if cell.result
+        and cell.result.per_stream_tps.p50 is not None
+        and FAILING not in (run.verdict for run in runs(kept))
+    }
     best = summary.amount(sweep.cells, sweep.spec.slo).best
     index = best.cell - 1 if best else max(known, key=lambda i: known[i].throughput_tps, default=None)
     if index is None or index not in known:
@@ -77,7 +84,7 @@ def felt_in(sweep: StoredSweep) -> Felt | None:
         instances=cell.fleet.instances,
         parallel=cell.fleet.parallel,
         concurrency=cell.concurrency,
-        throughput_tps=best.throughput_tps if best else result.throughput_tps,
+        throughput_tps=result.throughput_tps,
         stream_tps=result.per_stream_tps.p50,
         feels=result.feels,
     )

@@ -158,14 +158,19 @@ def closing_words(sweep: StoredSweep) -> str:
 
 
 def detail(sweep: StoredSweep, line: SweepView) -> SweepDetail:
-    """One sweep with all its cells, those with several runs at the tok/s of them together."""
-    found, counted = confirm.known(sweep.cells, Slo()), confirm.counting(sweep.cells)
+    """One sweep with all its cells."""
     return SweepDetail(
         view=line,
         spec=sweep.spec,
-        cells=tuple(_together(cell, found.get(cell.index), counted(cell)) for cell in sweep.cells),
+        cells=shown(sweep.cells),
         tied=amount(sweep.cells, sweep.spec.slo).tied,
     )
+
+
+def shown(cells: Sequence[CellView]) -> tuple[CellView, ...]:
+    """The cells as they are shown: those with several runs at the tok/s of them together."""
+    found, counted = confirm.known(cells, Slo()), confirm.counting(cells)
+    return tuple(_together(cell, found.get(cell.index), counted(cell)) for cell in cells)
 
 
 def _together(cell: CellView, found: Figures | None, counted: Sequence[Measurement]) -> CellView:
