@@ -5,6 +5,7 @@ Every flag whose default changed over the years or depends on the machine is pas
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -123,7 +124,16 @@ def default_threads(instances: int) -> int:
 def usable_cores() -> int:
     """Physical cores, or fewer where affinity allows fewer."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(psutil.cpu_count(logical=False) or allowed, allowed)
+    return min(physical_cores() or allowed, allowed)
+
+
+@functools.cache
+def physical_cores() -> int | None:
+    """Of the machine; None where it does not tell.
+
+    Asked once: psutil reads a file for each processor, and a plan of 64 instances wants it 128 times.
+    """
+    return psutil.cpu_count(logical=False)
 
 
 def command(build: LlamaServer, spec: FleetSpec, index: int, seat: Seat | None = None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from lab_tui.model import FleetSpec, LabError
@@ -97,6 +98,22 @@ def test_threads_are_the_cores_shared_out(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(llama_server, "usable_cores", lambda: 8)
     assert [llama_server.default_threads(n) for n in (1, 3, 8, 64)] == [8, 2, 1, 1]
     assert pairs(llama_server.command(NEW, FleetSpec(model="m", instances=2), 0))["--threads"] == "4"
+
+
+def test_cores_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 256 of them that takes milliseconds, and a plan of 64 instances would hold the loop for one."""
+    asked: list[bool] = []
+
+    def cpu_count(logical: bool) -> int:
+        asked.append(logical)
+        return 4
+
+    monkeypatch.setattr(psutil, "cpu_count", cpu_count)
+    llama_server.physical_cores.cache_clear()
+    for index in range(64):
+        llama_server.command(NEW, FleetSpec(model="m", instances=64), index)
+    assert asked == [False]
+    llama_server.physical_cores.cache_clear()
 
 
 def test_http_threads_cover_the_slots_whatever_the_streams() -> None:
