@@ -137,6 +137,11 @@ class Store:
             raise LabError(f"there is no store {self._file}", "`lab-tui sweep` begins it")
         self._db = sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, isolation_level=None)
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version in MIGRATIONS:
+            raise LabError(
+                f"{self._file} is of version {version}, this lab-tui reads {SCHEMA_VERSION}",
+                "`lab-tui results list` brings it up to that",
+            )
         if version != SCHEMA_VERSION:
             raise self._other_version(version)
 

@@ -63,7 +63,7 @@ def felt_in(sweep: StoredSweep) -> Felt | None:
     """How the best cell of a sweep felt; None where none was measured that says it.
 
     Where none is the best, for none is known narrowly or keeps the SLO: the one that made the most. Of one
-    with several runs it is as it is shown: the run it names is one of those that count.
+    with several runs it is as it is shown: a stream as in a run that counts.
     """
     known = {
         cell.index: cell.result

@@ -161,6 +161,12 @@ async def test_a_file_of_version_1_is_brought_up_and_keeps_everything(file: Path
     )
     db.commit()
     db.close()
+    beside = Store(file)  # without an engine: it is not to be moved away
+    with pytest.raises(
+        LabError, match="version 1, this lab-tui reads 2: `lab-tui results list` brings it up"
+    ):
+        await beside.call(beside.open_to_read)
+    await beside.close()
     store = await reopened(file)
     found = await store.call(store.sweep, 1)
     assert (found.status, found.reason, found.elapsed_s, found.spec) == ("paused", "why", 20.0, spec)
