@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from lab_tui import access
@@ -16,6 +15,7 @@ from lab_tui.serving.cards import Usable
 from lab_tui.serving.front import Front, check_files
 from lab_tui.serving.front_keeper import FrontKeeper
 from lab_tui.serving.instance import GB, LADDER, Instance
+from lab_tui.serving.keys import Keys
 from lab_tui.serving.mps import Daemon
 from lab_tui.serving.nginx_conf import KEYS_FILE, FrontSpec
 from lab_tui.serving.parts import LlamaServer, Nginx
@@ -24,8 +24,6 @@ from lab_tui.serving.planner import Berth, CardsRead, LookAtCards, Planner, no_c
 from lab_tui.serving.ports import check_free
 from lab_tui.serving.process import Process
 from lab_tui.serving.record import FleetRecord, RecordFile
-
-log = logging.getLogger(__name__)
 
 HEAR_S = 5.0  # how long an engine waits for what it takes over to answer, instances and front
 
@@ -43,32 +41,29 @@ class Fleet:
     ) -> None:
         """``look`` gives the cards as they are read."""
         self.spec: FleetSpec | None = None
-        self._keys_problem = ""
         self.front = Front(runtime / "nginx", logs / "nginx.log", self._on_change)
         self._settings = settings
         self._logs = logs
-        self._runtime = runtime
         self._record = RecordFile(runtime / "fleet.json")
-        self._keeper = FrontKeeper(self.front, self._front_spec, self._nginx, changed)
+        self._keeper = FrontKeeper(self.front, self._front_spec, self._nginx, changed, settings.serve.drain_s)
         self._changed = changed
         self._instances: list[Instance] = []
-        self._leaving: set[int] = set()
         self._lock = asyncio.Lock()
         self._mps = Daemon(runtime / "mps", logs / "mps.log", self._on_change)
         self._planner = Planner(settings, look, runtime, self._mps.folder)
-        self._keys: tuple[str, ...] = ()
+        self._keys = Keys(runtime)
 
     # -- looking
 
     @property
     def api_key(self) -> str | None:
         """A key that instances and front take; None when they ask for none."""
-        return self._keys[0] if self._keys else None
+        return self._keys.given[0] if self._keys.given else None
 
     @property
     def notice(self) -> str:
         """What is wrong beside the instances, for the screen; "" when nothing is."""
-        problems = (self._keeper.problem, self._keys_problem, self._record.problem, self._mps.problem)
+        problems = (self._keeper.problem, self._keys.problem, self._record.problem, self._mps.problem)
         return "; ".join(filter(None, problems))
 
     @property
@@ -132,11 +127,10 @@ class Fleet:
             try:
                 if spec.mps == "on":
                     await self._mps.start()  # it disturbs none of those that run; one that fails stops none
-                await self._retire(berths if keys == self._keys else ())
+                await self._retire(berths if keys == self._keys.given else ())
                 if spec.mps != "on":
                     await self._mps.stop()
-                access.keep_copy(keys, self._runtime)
-                self._keys, self._keys_problem = keys, ""
+                self._keys.give(keys)
                 self.spec = spec
                 self._instances += [
                     self._instance(i, *berths[i]) for i in range(len(self._instances), spec.instances)
@@ -171,13 +165,13 @@ class Fleet:
     async def stop(self, index: int) -> None:
         """Take one instance out of the front, let its streams finish for a while, and stop it."""
         async with self._lock:
-            await self._stop([self._get(index)])
+            await self._keeper.stop([self._get(index)])
 
     async def restart(self, index: int) -> None:
         """Stop and start one instance."""
         async with self._lock:
             instance = self._get(index)
-            await self._stop([instance])
+            await self._keeper.stop([instance])
             await instance.start()
 
     async def wait_ready(self) -> None:
@@ -217,7 +211,7 @@ class Fleet:
                 await self._end_leftovers(record)
                 return False
             self.spec = record.spec
-            self._read_keys(record.spec)
+            self._keys.adopt(record.spec)
             seats = record.seats or (Seat(),) * len(record.commands)
             berths = zip(record.commands, seats, strict=True)
             self._instances = [self._instance(i, *berth) for i, berth in enumerate(berths)]
@@ -247,14 +241,6 @@ class Fleet:
             await self._mps.adopt(record.mps, 0)
         await self._mps.stop()
 
-    def _read_keys(self, spec: FleetSpec) -> None:
-        """The keys of a fleet that is taken over. Without them it goes on serving, and is not asked."""
-        try:
-            self._keys = access.read_keys(access.served(spec, self._runtime))
-        except LabError as error:
-            self._keys_problem = f"{error.message}: it serves on with those, unread; `lab-tui up` begins anew"
-            log.warning("%s", self._keys_problem)
-
     async def _until_heard(self, adopted: list[Instance]) -> None:
         """Until each adopted instance has said how it is, or is slow to: the front keeps them till then."""
         deadline = time.monotonic() + HEAR_S
@@ -267,7 +253,7 @@ class Fleet:
             await self.front.adopt(record.front)
             await self.front.stop()
         await self._end_mps(record)
-        access.keep_copy((), self._runtime)
+        self._keys.give(())
         self._record.remove()
 
     async def detach(self) -> None:
@@ -303,7 +289,7 @@ class Fleet:
             if (instance.command, instance.seat) != berth:
                 break
             kept += 1
-        await self._stop(self._instances[kept:])
+        await self._keeper.stop(self._instances[kept:])
         del self._instances[kept:]
 
     def _instance(self, index: int, command: tuple[str, ...], seat: Seat) -> Instance:
@@ -320,7 +306,7 @@ class Fleet:
             ready_timeout_s=self._settings.serve.ready_timeout_s,
             memory_limit_bytes=self._settings.serve.memory_limit_gb * GB or math.inf,
             changed=self._on_change,
-            see_off=self._see_off,
+            see_off=self._keeper.see_off,
         )
 
     def _get(self, index: int) -> Instance:
@@ -329,29 +315,6 @@ class Fleet:
             raise LabError(f"there is no instance {index}: {have}", "`lab-tui status` lists them")
         return self._instances[index]
 
-    async def _stop(self, instances: Iterable[Instance]) -> None:
-        stopping = [i for i in instances if i.state not in (InstanceState.STOPPED, InstanceState.FAILED)]
-        if not stopping:
-            return
-        self._leaving |= {i.index for i in stopping}
-        try:
-            await self._keeper.apply()
-            await self._drain(stopping)
-            await asyncio.gather(*(i.stop() for i in stopping))
-        finally:
-            self._leaving -= {i.index for i in stopping}
-
-    async def _see_off(self, instance: Instance) -> None:
-        """Let the streams end of one that is no longer ready and has to restart."""
-        await self._keeper.attempt()
-        await self._drain([instance])
-
-    async def _drain(self, instances: list[Instance]) -> None:
-        """Give live streams ``serve.drain_s`` to finish: after TERM a llama-server lets them hang."""
-        deadline = time.monotonic() + self._settings.serve.drain_s
-        while time.monotonic() < deadline and any(await asyncio.gather(*(i.at_work() for i in instances))):
-            await asyncio.sleep(0.1)
-
     async def _down(self) -> None:
         await self._keeper.end()
         await self.front.stop()
@@ -359,9 +322,8 @@ class Fleet:
         await self._mps.stop()
         self._instances.clear()
         self.spec = None
-        self._keys = ()
-        access.keep_copy((), self._runtime)
-        self._keeper.problem = self._keys_problem = ""
+        self._keys.give(())
+        self._keeper.problem = ""
         self._planner.forget()
         self._record.remove()
         self._on_change()
@@ -380,12 +342,12 @@ class Fleet:
         return FrontSpec(
             host=spec.host,
             port=spec.front_port,
-            backends=tuple(i.address for i in ready if i.index not in self._leaving),
+            backends=tuple(i.address for i in ready if i.index not in self._keeper.leaving),
             max_streams=spec.max_streams,
             balancing=spec.balancing,
             max_body_mb=spec.max_body_mb,
             keys_file=KEYS_FILE if spec.api_key_file else "",
-            keys=self._keys,
+            keys=self._keys.given,
         )
 
     def _on_change(self) -> None:
