@@ -257,6 +257,28 @@ async def test_many_rows_come_in_pieces_and_in_order(monkeypatch: pytest.MonkeyP
         await until(lambda: table.row_count == 57)
 
 
+async def test_new_rows_leave_the_reader_where_he_is() -> None:
+    """Cells of a running sweep come every few seconds."""
+    rows = [Row((f"{number}", *["x"] * 10), (-number, *["x"] * 10)) for number in range(700)]
+    async with lab(browsing()) as shown:
+        await shown.press("b")
+        table = (await shown.on(ResultsScreen)).table
+        await until(lambda: table.row_count == 2)
+        table.fill(rows)
+        table.select("400")  # which is not in yet
+        await shown.press("down", "down")
+        chosen = table.selected
+        await until(lambda: table.row_count == 500)
+        table.fill(rows)
+        await until(lambda: table.row_count == 500)
+        assert chosen != "400" and table.selected == chosen
+        table.scroll_to(y=100, animate=False)  # as a wheel does
+        await until(lambda: table.scroll_offset.y == 100)
+        table.fill([Row(("0", *["y"] * 10), rows[0].order), *rows[1:]])
+        await shown.pilot.pause()
+        assert table.scroll_offset.y == 100
+
+
 def test_a_sweep_is_decoded_cell_by_cell() -> None:
     detail = sweep_detail(finished())
     assert client._detail(msgspec.json.encode(detail)) == detail

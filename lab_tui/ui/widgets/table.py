@@ -179,15 +179,21 @@ class SortTable(DataTable[Text]):
 
     def _refill(self) -> None:
         """Show the rows in order: the first at once, the rest as the event loop has time for them."""
-        selected = self._returning or self.selected
+        selected = self._to_have_cursor()
+        self._returning = None
         self._wanted = {row.key: row for row in self._ranked()[:MOST_ROWS]}
         if not self._shown.keys() <= self._wanted.keys():
             self.clear()
             self._shown = {}
         self._put_in(list(self._wanted)[:PIECE])
-        if selected is not None:
+        if selected is not None and selected != self.selected:  # else a reader who scrolled would be back
             self.select(selected)
         self._put_in_rest()
+
+    def _to_have_cursor(self) -> str | None:
+        """The row that is still to come, as long as the reader has not chosen another one since."""
+        waiting = self._returning is not None and self._meanwhile == self.selected
+        return self._returning if waiting else self.selected
 
     @work(group="rows", exclusive=True)
     async def _put_in_rest(self) -> None:
@@ -196,8 +202,8 @@ class SortTable(DataTable[Text]):
         for start in range(PIECE, len(keys), PIECE):
             await asyncio.sleep(BREATH_S)
             self._put_in(keys[start : start + PIECE])
-            if self._returning is not None and self._meanwhile == self.selected:
-                self.select(self._returning)
+            if (selected := self._to_have_cursor()) is not None and selected != self.selected:
+                self.select(selected)
 
     def _put_in(self, keys: Sequence[str]) -> None:
         """Show these rows as well, in their places.
