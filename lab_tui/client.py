@@ -169,7 +169,7 @@ class EngineClient:
     async def sweep_detail(self, sweep_id: int) -> SweepDetail:
         """One sweep with its cells."""
         async with self._open("GET", f"/sweeps/{sweep_id}", None, None, False) as response:
-            content = await response.aread()
+            content = await self._patiently(response.aread())
         return await asyncio.to_thread(_detail, content)
 
     async def export(self, spec: ExportSpec) -> dict[str, str]:

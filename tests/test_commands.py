@@ -96,6 +96,8 @@ def test_a_sweep_asks_before_it_takes_the_fleet_over(monkeypatch: pytest.MonkeyP
     asked.kept = 0
     asked.client.state = replace(asked.client.state, queue=(sweep_view(),))
     assert asked.sweep("") == ""  # those before it decide on the fleet
+    asked.client.state = replace(asked.client.state, queue=(), queue_paused=True)
+    assert asked.sweep("") == ""  # it waits until the queue goes on
 
 
 def test_what_would_be_refused_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,10 +110,18 @@ async def test_an_engine_that_hangs_is_said_and_a_slow_one_is_waited_for(
         await asyncio.Event().wait()
         return response
 
+    async def half_a_sweep(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={VERSION_HEADER: __version__})
+        await response.prepare(request)
+        await response.write(b'{"view":')
+        await asyncio.Event().wait()
+        return response
+
     app = web.Application()
     app.router.add_get("/engine", engine)
     app.router.add_get("/presets", presets)
     app.router.add_get("/logs/0", watch)
+    app.router.add_get("/sweeps/1", half_a_sweep)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.UnixSite(runner, str(paths.socket_path())).start()
@@ -125,5 +133,8 @@ async def test_an_engine_that_hangs_is_said_and_a_slow_one_is_waited_for(
                 async for line in client.logs("0", follow=True):
                     seen.append(line.text)
             assert seen == ["a", "b"]
+            async with asyncio.timeout(5):
+                with pytest.raises(LabError, match="does not answer"):
+                    await client.sweep_detail(1)
     finally:
         await runner.cleanup()

@@ -66,13 +66,13 @@ async def _cut_by_fleet(spec: FleetSpec) -> int:
 
 
 async def _cut_by_sweep(spec: SweepSpec) -> int:
-    """None while others wait or run before it: they decide on the fleet first."""
+    """None while it has to wait: others that wait or run before it decide on the fleet first."""
     async with EngineClient() as client:
         try:
             snapshot = await client.snapshot()
         except EngineGone:
             return 0
-        if snapshot.queue or not _live(snapshot):
+        if snapshot.queue or snapshot.queue_paused or not _live(snapshot):
             return 0
         streams = await _streams_cut(await asyncio.to_thread(_fleets, spec), snapshot)
         if streams:
