@@ -439,6 +439,8 @@ class FakeClient(EngineClient):
         return self.finished
 
     async def sweep_detail(self, sweep_id: int) -> SweepDetail:
+        if self.gone:
+            raise EngineGone()
         known = (*self.state.queue, *self.finished)
         return sweep_detail(next((v for v in known if v.id == sweep_id), sweep_view(sweep_id)))
 

@@ -315,6 +315,17 @@ async def test_mark_one_and_compare() -> None:
         await shown.on(ResultsScreen)
 
 
+async def test_a_comparison_that_was_opened_without_an_engine_comes_with_the_next() -> None:
+    async with lab(browsing(), (120, 40)) as shown:
+        shown.client.gone = True
+        shown.app.push_screen(CompareScreen(4, 3))
+        both = await shown.on(CompareScreen)
+        await until(lambda: "no engine is running" in both.status.plain)
+        shown.client.gone = False
+        await until(lambda: both.table is not None and both.table.row_count == 16)
+        await until(lambda: both.status.plain.strip() in ("", "the engine answers again"))
+
+
 def other(detail: SweepDetail, factor: float) -> SweepDetail:
     """The same sweep on a machine that is so much faster."""
     cells = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from textual import work
@@ -10,10 +11,11 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from lab_tui import findings
-from lab_tui.model import LabError, Snapshot
+from lab_tui.model import LabError, Snapshot, SweepDetail
 from lab_tui.ui.actions import COMPARE, Action
 from lab_tui.ui.panes import compare
 from lab_tui.ui.screens.base import LabScreen
+from lab_tui.ui.widgets.footer import Standing
 from lab_tui.ui.widgets.pane import Pane
 from lab_tui.ui.widgets.table import Row, SortTable
 
@@ -29,6 +31,7 @@ class CompareScreen(LabScreen):
         self.head = Static("", id="summary")
         self.table: SortTable | None = None
         self._rows: list[Row] = []
+        self._loading = False
 
     def compose_panes(self) -> Iterator[Widget]:
         """What there is to say of both; the table comes with them, since its heads name them."""
@@ -37,23 +40,20 @@ class CompareScreen(LabScreen):
         last.add_class("-last")
         yield last
 
-    def on_mount(self) -> None:
-        """Ask for both."""
-        super().on_mount()
-        self._load()
-
     @work(group="detail")
     async def _load(self) -> None:
         first, second = self.ids
         try:
             a = await self.lab.client.sweep_detail(first)
             b = await self.lab.client.sweep_detail(second)
+            self._rows, summary = await asyncio.to_thread(self._figures, a, b)
         except LabError as error:
-            self.status.failed(self._command, str(error))
+            self.status.hold(Standing.TROUBLE, str(error))
             return
-        names, pairs = findings.compare(a, b)
-        self._rows = [compare.row(number, pair, names) for number, pair in enumerate(pairs)]
-        self.head.update(Content("\n").join(compare.summary(a, b, pairs)))
+        finally:
+            self._loading = False
+        self.status.hold(Standing.TROUBLE, "")
+        self.head.update(summary)
         heads = compare.columns(a, b)
         self.table = SortTable(heads, compare.FALLING, heads[1:-1], id="common")
         pane = self.panes()[0]
@@ -61,6 +61,12 @@ class CompareScreen(LabScreen):
         self._fill()
         if not isinstance(self.focused, Input):  # a filter may be typed already
             pane.enter()
+
+    def _figures(self, a: SweepDetail, b: SweepDetail) -> tuple[list[Row], Content]:
+        """Rows and what is said above them, made beside the event loop, as those of a sweep are."""
+        names, pairs = findings.compare(a, b)
+        rows = [compare.row(number, pair, names) for number, pair in enumerate(pairs)]
+        return rows, Content("\n").join(compare.summary(a, b, pairs))
 
     def _fill(self) -> None:
         if self.table is not None:
@@ -72,7 +78,10 @@ class CompareScreen(LabScreen):
         return f"lab-tui results compare {self.ids[0]} {self.ids[1]}"
 
     def draw(self, snapshot: Snapshot) -> None:
-        """Nothing here lives."""
+        """Nothing here lives, once it is there: an engine that is away may be back."""
+        if self.table is None and not self._loading:
+            self._loading = True
+            self._load()
 
     def set_filter(self, number: int, needle: str) -> None:
         """Show only cells with ``needle``."""
