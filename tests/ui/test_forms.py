@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from textual.widget import Widget
 from textual.widgets import Checkbox, Input, Static
@@ -17,10 +18,10 @@ from lab_tui.config import Settings
 from lab_tui.model import FleetSpec, LabError, Snapshot, SweepSpec
 from lab_tui.sweep import course, space
 from lab_tui.ui import asked, axes
-from lab_tui.ui.asked import Typed
+from lab_tui.ui.asked import CUSTOM, Typed
 from lab_tui.ui.axes import Wrong
 from lab_tui.ui.screens import new_sweep
-from lab_tui.ui.screens.dialogs import ConfirmDialog
+from lab_tui.ui.screens.dialogs import ConfirmDialog, cut_by_a_fleet
 from lab_tui.ui.screens.form import Choice, Field, Form
 from lab_tui.ui.screens.new_sweep import NewSweepForm
 from lab_tui.ui.screens.overview import OverviewScreen
@@ -304,6 +305,52 @@ async def test_a_form_leaves_focus_and_words_where_they_are(monkeypatch: pytest.
         await shown.press("escape", "n")
         form = await shown.on(NewSweepForm)
         assert form.query_one("#instances", Input).value == "1,2"
+
+
+async def test_what_was_chosen_by_hand_outlives_other_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the last time are there at once, those of the fleet that runs now come later."""
+    client, come = FakeClient(snapshot(sweep=None, queue=())), asyncio.Event()
+    async with lab(client) as shown:
+        await until(lambda: shown.app.presets)
+        before = shown.app.presets
+
+        async def late() -> dict[str, SweepSpec]:
+            await come.wait()
+            return {name: msgspec.structs.replace(one, confirm=False) for name, one in before.items()}
+
+        monkeypatch.setattr(client, "presets", late)
+        await shown.press("n")
+        form: NewSweepForm = await shown.on(NewSweepForm)
+        form.query_one("#preset", Choice).value = CUSTOM
+        fill(form, instances="", parallel="", concurrency="3")
+        come.set()
+        await until(lambda: shown.app.presets["quick"].confirm is False)
+        await shown.pilot.pause()
+        assert form.query_one("#preset", Choice).value == CUSTOM
+        assert (form.text("instances"), form.text("concurrency")) == ("", "3")
+
+
+async def test_a_fleet_over_live_streams_asks() -> None:
+    running = snapshot(sweep=None, queue=(), load=None)
+    async with lab(FakeClient(running)) as shown:
+        await shown.press("u")
+        form = await shown.on(UpForm)
+        fill(form, instances="1")
+        shown.client.refusal = LabError("no room for it")
+        await shown.press("ctrl+s")
+        await until(lambda: "no room for it" in said(form))
+        shown.client.refusal = None
+        await shown.press("ctrl+s")
+        dialog = await shown.on(ConfirmDialog)
+        assert "This cuts 19 live streams" in str(dialog.query_one(".text", Static).render())
+        await shown.press("enter")
+        await until(lambda: "nothing was started" in said(form))
+        fill(form, instances="2")  # those that have streams stay
+        await shown.press("ctrl+s")
+        await shown.on(OverviewScreen)
+        assert [call[0] for call in shown.client.calls] == ["check", "check", "up"]
+        other = msgspec.structs.replace(FLEET, parallel=2)
+        assert (cut_by_a_fleet(running, FLEET), cut_by_a_fleet(running, other)) == (0, 38)
 
 
 async def test_a_sweep_that_is_refused_leaves_the_form_open() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
+import msgspec
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -13,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from lab_tui.client import EngineClient
-from lab_tui.model import InstanceState, InstanceView, LabError, Snapshot
+from lab_tui.model import FleetSpec, InstanceState, InstanceView, LabError, Snapshot
 from lab_tui.text import typed
 from lab_tui.ui import format as fmt
 from lab_tui.ui.widgets.pane import set_title
@@ -186,6 +187,14 @@ def cut_by_a_sweep(snapshot: Snapshot) -> int:
     if snapshot.load is not None:
         return snapshot.foreign
     return (snapshot.busy or 0) + (snapshot.waiting or 0)
+
+
+def cut_by_a_fleet(snapshot: Snapshot, spec: FleetSpec) -> int:
+    """The live requests that ``spec`` would cut: those in instances that do not stay as they are."""
+    now = snapshot.fleet
+    same = now is not None and msgspec.structs.replace(spec, instances=now.instances) == now
+    ended = snapshot.instances[spec.instances if same else 0 :]
+    return sum((view.busy or 0) + (view.queue or 0) for view in ended)
 
 
 def _at_work(snapshot: Snapshot) -> str:

@@ -88,6 +88,11 @@ class NewSweepForm(ModelForm[tuple[SweepView, str]]):
     def _take(self, presets: dict[str, SweepSpec]) -> None:
         """Offer these; what was changed by hand meanwhile stays, and so does the focus."""
         select = self.query_one("#preset", Choice)
+        if self._presets and select.value == CUSTOM:  # nothing of it is a preset's
+            self._presets = presets
+            select.set_options((name, name) for name in (*presets, CUSTOM))
+            select.value = CUSTOM
+            return
         before = self._presets.get(str(select.value))
         chosen = str(select.value) if select.value in presets and before is not None else next(iter(presets))
         untouched = before is None or self._is_filled(before)

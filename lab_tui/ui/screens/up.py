@@ -14,8 +14,11 @@ from lab_tui import access, config
 from lab_tui.client import EngineClient
 from lab_tui.config import Settings
 from lab_tui.model import FleetSpec, LabError, Snapshot
+from lab_tui.ui import format as fmt
 from lab_tui.ui.asked import whole
 from lab_tui.ui.axes import Wrong
+from lab_tui.ui.screens.commands import up_command
+from lab_tui.ui.screens.dialogs import ConfirmDialog, cut_by_a_fleet
 from lab_tui.ui.screens.form import Field, ModelForm, entry
 
 
@@ -103,5 +106,16 @@ class UpForm(ModelForm[FleetSpec]):
         return whole(field, label, self.text(field), low, high)
 
     async def _send_spec(self, spec: FleetSpec) -> FleetSpec:
+        latest = self.lab.latest
+        if latest is not None and cut_by_a_fleet(latest, spec):
+            await self.client.check(spec)  # what is refused is not asked about
+
+            def told(now: Snapshot) -> str:
+                streams = fmt.plural(cut_by_a_fleet(now, spec), "live stream")
+                return f"This cuts {streams} of the fleet that runs."
+
+            question = ConfirmDialog("Start another fleet?", told, "Start", up_command(spec))
+            if not await self.app.push_screen_wait(question):
+                raise LabError("nothing was started", "the streams go on")
         await self.client.up(spec)
         return spec
