@@ -71,7 +71,7 @@ class LabApp(App[int]):
         fmt.use_ascii(self.ascii)
         self.terminal: Terminal | None = None  # none in tests that have no terminal
         self.marked: int | None = None  # the sweep to hold another one against
-        self.arrived = time.monotonic()  # when the shown snapshot came
+        self.arrived = self.latest_arrived = time.monotonic()  # when the shown snapshot came, and the last
         self.presets: dict[str, SweepSpec] = {}  # as they were asked for last
         self.register_theme(theme.SAFE)
         wanted = theme.pick(settings.ui.theme, os.environ)
@@ -134,10 +134,10 @@ class LabApp(App[int]):
 
     def receive(self, snapshot: Snapshot) -> None:
         """Take a snapshot in; a frozen screen goes on collecting."""
-        self.latest = snapshot
+        self.latest, self.latest_arrived = snapshot, time.monotonic()
         self.series.append(snapshot)
         if not self.frozen:
-            self.arrived = time.monotonic()
+            self.arrived = self.latest_arrived
             self.snapshot = snapshot
 
     def receive_link(self, link: lines.Link) -> None:
@@ -200,7 +200,7 @@ class LabApp(App[int]):
         """Hold the figures still, or let them go on from what came last."""
         self.frozen = not self.frozen
         if not self.frozen and self.latest is not None:
-            self.arrived = time.monotonic()
+            self.arrived = self.latest_arrived
             self.snapshot = self.latest
         self._redraw()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 from textual.command import CommandPalette
@@ -106,6 +108,32 @@ async def test_without_an_engine_nothing_is_asked_and_the_way_out_is_named() -> 
         assert not shown.client.calls
         row = shown.overview.instances.render_line(2)
         assert {segment.style.dim for segment in row if segment.text.strip() and segment.style} == {True}
+
+
+async def test_a_failure_that_is_covered_is_told_where_it_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lab() as shown:
+        go_on = asyncio.Event()
+
+        async def slow(index: int, action: str) -> None:
+            await go_on.wait()
+            raise LabError("no room")
+
+        monkeypatch.setattr(shown.client, "instance", slow)
+        await shown.press("down", "down", "down", "s", "enter")
+        await shown.on(InstanceScreen)
+        go_on.set()
+        await shown.says("✖ $ lab-tui start 3  no room")
+        await until(lambda: shown.app.screen.query("Toast"))
+
+
+async def test_figures_are_no_younger_for_being_let_go_on() -> None:
+    async with lab() as shown:
+        await shown.press("space")
+        shown.client.gone = True
+        await shown.says("no engine is running")
+        arrived = shown.app.latest_arrived
+        await shown.press("space")
+        assert not shown.app.frozen and shown.app.arrived == arrived
 
 
 async def test_stop_all() -> None:

@@ -212,11 +212,11 @@ class LabScreen(PaneScreen, inherit_bindings=False):
             self._on_top.status.done(command, time.monotonic() - began)
 
     def fail(self, command: str, why: str) -> None:
-        """Say what went wrong, and once more in full where the line is too short for it."""
-        status = self._on_top.status
-        status.failed(command, why)
+        """Say what went wrong, and once more in full where the line is too short for it, or not in sight."""
+        screen = self._on_top
+        screen.status.failed(command, why)
         self.app.clear_notifications()
-        if status.cut:
+        if screen.status.cut or self.app.screen is not screen:
             self.app.notify(typed(why), severity="error", markup=False, timeout=8)
 
     @property
