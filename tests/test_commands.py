@@ -15,11 +15,12 @@ import pytest
 from msgspec.structs import replace
 
 from lab_tui import paths
-from lab_tui.cli import bench, cut, fleet, results, status, sweep
+from lab_tui.cli import bench, cut, fleet, parts, results, status, sweep
 from lab_tui.cli.output import say, table
 from lab_tui.cli.service import unit_text
+from lab_tui.client import EngineSilent
 from lab_tui.engine.logs import log_file
-from lab_tui.model import InstanceState, LabError, Snapshot, SweepDetail, SweepSpec
+from lab_tui.model import EngineInfo, InstanceState, LabError, Snapshot, SweepDetail, SweepSpec
 from lab_tui.text import typed
 from tests.store.helpers import sweep_spec, viewed
 from tests.ui.fake import FLEET, LOAD, FakeClient, instance, snapshot, sweep_view
@@ -151,6 +152,18 @@ def test_logs_are_read_from_the_file_when_no_engine_runs(
     assert said.err == f"no engine is running: this is {file}\n"
     with pytest.raises(LabError, match="instance 0 has no log: there are: engine"):
         status.logs("0", lines=1)
+
+
+async def test_an_engine_that_hangs_is_one_of_the_parts_that_doctor_tells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Hung(FakeClient):
+        async def info(self) -> EngineInfo:
+            raise EngineSilent("4711")
+
+    monkeypatch.setattr(parts, "EngineClient", Hung)
+    part = await parts._engine()
+    assert not part.found and "(pid 4711) does not answer" in part.problem and "kill -CONT" in part.remedy
 
 
 def test_a_front_for_others_says_where_it_listens() -> None:

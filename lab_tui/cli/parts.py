@@ -15,7 +15,7 @@ from lab_tui import config, paths
 from lab_tui.cli.fleet import Json, left_over
 from lab_tui.cli.output import INTERRUPTED, count, gigabytes, number, put, put_json, run, say, table
 from lab_tui.cli.what_fits import legend, look, looked_into, text
-from lab_tui.client import EngineClient, EngineGone
+from lab_tui.client import EngineClient, EngineGone, EngineSilent
 from lab_tui.model import FleetSpec, LabError, ModelFile, Part
 from lab_tui.text import printable
 
@@ -63,10 +63,10 @@ async def _survey() -> list[Part]:
     from lab_tui.serving.parts import survey
 
     settings = config.load()
-    served, model, engine = await asyncio.gather(
-        survey(settings), asyncio.to_thread(_model, settings), _engine()
-    )
-    return [*served, model, engine, *await _mps(), *await _orphans()]
+    served, model, engine, mps, left = await asyncio.gather(
+        survey(settings), asyncio.to_thread(_model, settings), _engine(), _mps(), _orphans()
+    )  # beside each other, for an engine that hangs keeps each of them waiting
+    return [*served, model, engine, *mps, *left]
 
 
 async def _mps() -> list[Part]:
@@ -115,6 +115,8 @@ async def _engine() -> Part:
             info = await client.info()
         except EngineGone:
             return Part(name="engine", found=True, source="not running; starts by itself")
+        except EngineSilent as error:
+            return Part(name="engine", found=False, problem=error.message, remedy=error.remedy)
     return Part(
         name="engine", found=True, source="running", command=(f"pid {info.pid}",), version=info.version
     )
