@@ -15,15 +15,16 @@ import pytest
 from msgspec.structs import replace
 
 from lab_tui import paths
-from lab_tui.cli import bench, cut, fleet, parts, results, status, sweep
+from lab_tui.cli import bench, cut, fleet, parts, results, status, sweep, what_fits
 from lab_tui.cli.output import say, table
 from lab_tui.cli.service import unit_text
 from lab_tui.client import EngineSilent
 from lab_tui.engine.logs import log_file
 from lab_tui.model import EngineInfo, InstanceState, LabError, Snapshot, SweepDetail, SweepSpec
 from lab_tui.text import typed
+from lab_tui.ui.screens import picker
 from tests.store.helpers import sweep_spec, viewed
-from tests.ui.fake import FLEET, LOAD, FakeClient, instance, snapshot, sweep_view
+from tests.ui.fake import FLEET, LOAD, MODELS, FakeClient, instance, snapshot, sweep_view
 
 
 class Terminal(io.StringIO):
@@ -215,6 +216,14 @@ def test_a_failed_cell_is_one_that_was_tried() -> None:
     view = sweep_view(cells_total=12, cells_measured=11, cells_failed=1)
     assert "  12/12  1 failed" in status.sweep_line(view)
     assert results._line(view)[3] == "12/12 1 failed"
+
+
+def test_one_stream_is_one() -> None:
+    measured = MODELS[0].felt
+    assert measured is not None
+    felt = replace(measured, concurrency=1, instances=1, parallel=1)
+    assert "with 1 stream on 1×1" in what_fits.felt_text(felt)
+    assert "a stream, 1 stream on 1×1" in picker._felt(felt)
 
 
 def test_hints_can_be_typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

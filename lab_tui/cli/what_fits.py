@@ -14,6 +14,7 @@ from lab_tui.cli.dry_run import room_here
 from lab_tui.cli.output import count, gigabytes, number, say
 from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import Felt, FleetSpec, LabError, ModelFile
+from lab_tui.text import plural
 
 if TYPE_CHECKING:
     from lab_tui.sweep.fit import Room
@@ -98,7 +99,7 @@ def felt_text(felt: Felt) -> str:
     """How a model felt, and where that was measured."""
     return (
         f"feels {felt.feels}: {number(felt.stream_tps)} tok/s a stream of {number(felt.throughput_tps, 0)} "
-        f"in all, with {felt.concurrency} streams on {felt.instances}×{felt.parallel} "
+        f"in all, with {plural(felt.concurrency, 'stream')} on {felt.instances}×{felt.parallel} "
         f"(sweep {felt.sweep}, cell {felt.cell})"
     )
 

@@ -407,7 +407,10 @@ async def test_up_form() -> None:
         await until(lambda: "whole number from 1 to 64" in said(form, "instances"))
         fill(form, instances="3")
         fill(form, placement="0,1,2")
-        form.query_one("#cpu_pin", Checkbox).value = True
+        pin = form.query_one("#cpu_pin", Checkbox)
+        assert "X" not in pin.render_line(0).text  # which is told without colour, too
+        pin.value = True
+        await until(lambda: "X" in pin.render_line(0).text)
         shown.client.refusal = LabError("placement 0,1,2: this llama-server can use no card", "auto")
         await shown.press("ctrl+s")
         await until(lambda: "can use no card" in said(form, "placement"))

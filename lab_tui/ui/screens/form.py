@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widget import Widget
-from textual.widgets import Button, Input, Label, Select, Static
+from textual.widgets import Button, Checkbox, Input, Label, Select, Static
 
 from lab_tui.client import EngineClient
 from lab_tui.model import FleetSpec, LabError
@@ -52,6 +52,22 @@ class Choice(Select[str]):
 
     def __init__(self, words: tuple[str, ...], id: str) -> None:
         super().__init__(((word, word) for word in words), allow_blank=False, id=id, compact=True)
+
+
+class Tick(Checkbox):
+    """Yes or no. Textual's has its X either way, and tells them apart by colour alone."""
+
+    def __init__(self, words: str, on: bool, id: str) -> None:
+        super().__init__(words, on, id=id, compact=True)
+        self._mark()
+
+    def watch_value(self) -> None:
+        """It was changed."""
+        self._mark()
+        super().watch_value()
+
+    def _mark(self) -> None:
+        self.BUTTON_INNER = "X" if self.value else " "
 
 
 class Field(Vertical):

@@ -20,7 +20,7 @@ from lab_tui.ui import asked, axes
 from lab_tui.ui import format as fmt
 from lab_tui.ui.asked import CUSTOM, Typed
 from lab_tui.ui.screens.dialogs import ConfirmDialog, cut_by_a_sweep
-from lab_tui.ui.screens.form import Choice, Field, ModelForm, entry
+from lab_tui.ui.screens.form import Choice, Field, ModelForm, Tick, entry
 from lab_tui.ui.screens.up import usual_fleet
 from lab_tui.ui.theme import ACCENT, GOOD, MUTED, STRONG, WARN
 
@@ -55,7 +55,7 @@ class NewSweepForm(ModelForm[tuple[SweepView, str]]):
         yield Field("strategy", Choice(STRATEGIES, "strategy"), "adaptive: a fraction of the cells")
         yield Field("seconds a cell", entry("", "seconds"), "at most, of measuring")
         yield Field("budget", entry("", "budget", "none"), "10m, 1h: ends in time")
-        yield Field("confirm", Checkbox("measure the top few again", True, id="confirm", compact=True))
+        yield Field("confirm", Tick("measure the top few again", True, "confirm"))
         yield Label("objective: most tok/s, of the cells that keep these", classes="section")
         yield Field("TTFT at most", entry("", "ttft", "no bound"), "ms, p95")
         yield Field("stream at least", entry("", "stream", "no bound"), "tok/s of one stream, p5")

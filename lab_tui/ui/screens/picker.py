@@ -185,8 +185,8 @@ class ModelPicker(ModalScreen[str | None]):
 
 def _felt(felt: Felt) -> str:
     return (
-        f"feels {felt.feels}: {fmt.rate(felt.stream_tps)} tok/s a stream, {felt.concurrency} streams on "
-        f"{felt.instances}×{felt.parallel} (sweep {felt.sweep})"
+        f"feels {felt.feels}: {fmt.rate(felt.stream_tps)} tok/s a stream, "
+        f"{fmt.plural(felt.concurrency, 'stream')} on {felt.instances}×{felt.parallel} (sweep {felt.sweep})"
     )
 
 

@@ -19,7 +19,7 @@ from lab_tui.ui.asked import whole
 from lab_tui.ui.axes import Wrong
 from lab_tui.ui.screens.commands import up_command
 from lab_tui.ui.screens.dialogs import ConfirmDialog, cut_by_a_fleet
-from lab_tui.ui.screens.form import Field, ModelForm, entry
+from lab_tui.ui.screens.form import Field, ModelForm, Tick, entry
 
 
 def usual_fleet(settings: Settings, snapshot: Snapshot | None) -> FleetSpec:
@@ -51,8 +51,7 @@ class UpForm(ModelForm[FleetSpec]):
         yield Field("front port", entry(usual.front_port, "front_port"), "nginx: what clients use")
         yield Field("host", entry(usual.host, "host"), "0.0.0.0: for other machines too")
         yield Field("placement", entry(usual.placement, "placement"), "auto, spread, pack, split")
-        pin = Checkbox("pin each", usual.cpu_pin, id="cpu_pin", compact=True)
-        yield Field("CPU pinning", pin, "to cores of its own")
+        yield Field("CPU pinning", Tick("pin each", usual.cpu_pin, "cpu_pin"), "to cores of its own")
 
     def on_mount(self) -> None:
         """Without a model in the settings, the engine knows one."""
