@@ -173,6 +173,7 @@ def test_a_front_for_others_says_where_it_listens() -> None:
     front = replace(here.front, listens="0.0.0.0:8088", url_elsewhere="http://10.1.2.3:8088")
     said = "(listens on 0.0.0.0:8088, from other machines http://10.1.2.3:8088)"
     assert f"front http://127.0.0.1:8088 {said} 2/4" in status.status_text(replace(here, front=front))
+    assert replace(front, listens="").beside == ""  # an engine of before does not tell
 
 
 def test_the_key_of_one_server_is_sent_to_no_other(

@@ -84,7 +84,7 @@ class FrontView(Data, frozen=True, kw_only=True):
     @property
     def beside(self) -> str:
         """What to say beside ``url``: where it listens, and how others reach it; "" where that is all."""
-        if self.url is None or self.url.endswith(f"/{self.listens}"):
+        if self.url is None or not self.listens or self.url.endswith(f"/{self.listens}"):
             return ""
         elsewhere = f", from other machines {self.url_elsewhere}" if self.url_elsewhere else ""
         return f"listens on {self.listens}{elsewhere}"
