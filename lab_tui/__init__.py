@@ -2,7 +2,7 @@
 
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # httpx brings its own command line along, and with it rich, pygments and click, unless that cannot be
 # imported. Nothing of ours uses it; the engine loads no screen library, and commands start sooner.

@@ -112,9 +112,9 @@ class EngineClient:
 
     # -- the fleet
 
-    async def check(self, spec: FleetSpec) -> None:
-        """Raise LabError where ``up`` would; nothing is touched."""
-        await self._call("POST", "/fleet/check", None, body=spec)
+    async def check(self, spec: FleetSpec) -> str:
+        """Why ``spec`` may not fit, else ""; nothing is touched. Raises LabError where ``up`` would."""
+        return await self._call("POST", "/fleet/check", str, body=spec)
 
     async def up(self, spec: FleetSpec) -> None:
         """Make the fleet be ``spec``. Returns once it is checked and starting, not when it is ready."""

@@ -85,6 +85,7 @@ def test_live_streams_are_cut_only_after_a_yes(monkeypatch: pytest.MonkeyPatch, 
     assert "This cuts 76 live streams" in asked.up(api_key_file=str(keys))
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     cut.ask_before_cutting(FLEET, yes=False)  # no terminal: nothing is asked
+    cut.go_on("It does not fit.", yes=False)
 
 
 def test_a_sweep_asks_before_it_takes_the_fleet_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from lab_tui import access, paths
-from lab_tui.cli.output import INTERRUPTED, fail, run
+from lab_tui.cli.output import INTERRUPTED, fail, run, say
 from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import FleetSpec, InstanceView, Snapshot, SweepSpec
 from lab_tui.text import plural
@@ -42,14 +42,20 @@ def _ask(what: str, counting: Coroutine[Any, Any, int], yes: bool) -> None:
     if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         counting.close()
         return
-    streams = run(counting)
-    if not streams:
+    if streams := run(counting):
+        go_on(what.format(streams=plural(streams, "live stream")), yes)
+
+
+def go_on(said: str, yes: bool) -> None:
+    """Ask on a terminal whether to go on all the same; a no ends the command. Elsewhere, only say it."""
+    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        say(f"! {said}")
         return
     try:
-        question = what.format(streams=plural(streams, "live stream"))
-        if not typer.confirm(f"{question} Go on?", err=True):
+        if not typer.confirm(f"{said} Go on?", err=True):
             fail("nothing was changed")
-    except typer.Abort:  # ctrl-C
+    except typer.Abort:  # ctrl-C, which leaves the line unended
+        say("")
         raise SystemExit(INTERRUPTED) from None
 
 

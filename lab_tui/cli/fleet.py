@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from lab_tui import access, paths
-from lab_tui.cli.cut import Yes, ask_before_cutting
+from lab_tui.cli.cut import Yes, ask_before_cutting, go_on
 from lab_tui.cli.output import Progress, put, run, say
 from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import (
@@ -102,7 +102,7 @@ def up(
         flags["api_key_file"] = ""
     spec = spec_from(model, {k: v for k, v in flags.items() if v is not None})
     ask_before_cutting(spec, yes)
-    say_where(run(bring_up(spec)))
+    say_where(run(bring_up(spec, yes)))
 
 
 def spec_from(model: str | None, flags: dict[str, object], *, starts: bool = True) -> FleetSpec:
@@ -141,13 +141,15 @@ def say_where(front: FrontView) -> None:
         say(f"it {front.beside}{'/v1' if front.url_elsewhere else ''}")
 
 
-async def bring_up(spec: FleetSpec) -> FrontView:
-    """Start the fleet and wait for it; its front.
+async def bring_up(spec: FleetSpec, yes: bool) -> FrontView:
+    """Start the fleet and wait for it; its front. Where it may not fit, a terminal asks unless ``yes``.
 
     When it fails or is interrupted, the fleet is what it was before: the one that ran, or none.
     """
     async with engine_session() as client:
         before = (await client.snapshot()).fleet
+        if misfit := await client.check(spec):
+            go_on(f"It {misfit}.", yes)
         try:
             await client.up(spec)
             snapshot = await _settle(client, range(spec.instances))

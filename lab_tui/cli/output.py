@@ -136,6 +136,7 @@ class Progress:
         """Show where the work is."""
         text = printable(text)
         if self._live:
+            text = text[: shutil.get_terminal_size().columns - 1]  # a line that wraps is not written over
             print(f"\r{text:<{self._width}}", end="", file=sys.stderr, flush=True)  # noqa: T201
             self._width = len(text)
             return

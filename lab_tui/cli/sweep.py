@@ -325,6 +325,6 @@ def demo(settings: Settings) -> None:
 async def _demo(spec: FleetSpec) -> None:
     from lab_tui.sweep import space
 
-    await bring_up(spec)
+    await bring_up(spec, yes=True)
     async with EngineClient() as client:
         await client.sweep(space.preset("quick", spec))

@@ -50,7 +50,7 @@ def apply(
     spec = run(_wanted(Wish(sweep_id, cell, model, ctx_per_slot)))
     ask_before_cutting(spec, yes)
     say(f"{spec.ctx_per_slot} tokens of context a slot; --ctx-per-slot N for another")
-    say_where(run(bring_up(spec)))
+    say_where(run(bring_up(spec, yes)))
 
 
 async def _wanted(wish: Wish) -> FleetSpec:

@@ -190,8 +190,7 @@ async def _models(engine: Engine, request: web.Request) -> web.StreamResponse:
 
 
 async def _check(engine: Engine, request: web.Request) -> web.StreamResponse:
-    await engine.check(await _body(request, FleetSpec))
-    return _answer(None)
+    return _answer(await engine.check(await _body(request, FleetSpec)))
 
 
 async def _up(engine: Engine, request: web.Request) -> web.StreamResponse:

@@ -180,10 +180,14 @@ class Engine:
             await self.fleet.up(spec)
             self._last.keep(spec)
 
-    async def check(self, spec: FleetSpec) -> None:
-        """Raise LabError where ``up`` would; nothing is touched."""
+    async def check(self, spec: FleetSpec) -> str:
+        """Why ``spec`` may not fit, "" where it does; nothing is touched. Raises LabError where ``up`` would.
+
+        The estimate keeps nobody from trying: it may be too high.
+        """
         self._refuse_while_measuring()
         await self.fleet.check(spec)
+        return await self._fit.refusal(spec, ())
 
     async def instance(self, index: int, action: str) -> None:
         """``start``, ``stop`` or ``restart`` one instance. Raises LabError while something is measured."""
@@ -197,7 +201,10 @@ class Engine:
         """A fleet that changes while it is measured would make the figures wrong."""
         self._refuse_while_stopping()
         if self.queue.running() is not None:
-            raise LabError("a sweep is using the fleet", "`lab-tui queue pause`, or wait for it")
+            way = "`lab-tui queue pause` lets it finish its cell and stop, or wait for it"
+            if self.queue.paused:
+                way = "it finishes its cell and stops there; try again once `lab-tui queue` shows that"
+            raise LabError("a sweep is using the fleet", way)
         if self._bench is not None and not self._bench.done():
             raise LabError("a bench is measuring the fleet", "wait for it, or `lab-tui down` ends it")
 

@@ -93,7 +93,7 @@ def usable(
     """
     if devices is None:
         why = "this llama-server does not say which cards it can use (it has no --list-devices)"
-        return Usable(why=why, remedy=f"take a newer llama-server, {LEAVE_IT}")
+        return Usable(why=why, remedy=f"take a newer one, built for your cards, {LEAVE_IT}")
     kinds = list(dict.fromkeys(device.kind for device in devices))
     if not kinds:
         return Usable(

@@ -11,6 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 
 import psutil
 
@@ -144,6 +145,7 @@ def command(build: LlamaServer, spec: FleetSpec, index: int, seat: Seat | None =
     seat = seat or Seat()
     wanted: list[tuple[str, str | None]] = [
         ("--model", spec.model),
+        ("--alias", PurePath(spec.model).stem),  # what clients see: not where the file lies
         ("--host", "127.0.0.1"),
         ("--port", str(spec.base_port + index)),
         ("--parallel", str(spec.parallel)),

@@ -180,7 +180,7 @@ def _checked(path: Path) -> Header:
             raise LabError(f"model {path} is empty", "download it again")
         header = _header(path, info.st_size, info.st_mtime_ns)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise LabError(f"model {path} does not exist", "lab-tui models list shows what there is") from error
+        raise LabError(f"model {path} does not exist", "`lab-tui models list` shows what there is") from error
     except OSError as error:
         raise LabError(f"model {path} cannot be read ({error.strerror})", "mend its permissions") from error
     except Damaged as error:

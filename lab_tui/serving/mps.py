@@ -81,11 +81,11 @@ def check(spec: FleetSpec, gpus: Sequence[GpuReading], devices: Sequence[Device]
 
     ``devices`` are those that the llama-server in use lists; None: it does not say.
     """
-    if (error := obstacle()) is not None:
-        raise error
     cards = sum(gpu.maker == NVIDIA for gpu in gpus)
     if not cards:
         raise LabError("MPS is for NVIDIA's cards, and none answers here", LEAVE_OUT)
+    if (error := obstacle()) is not None:
+        raise error
     if devices is not None and not any(device.kind == CUDA for device in devices):
         raise LabError(
             "MPS is for CUDA, and this llama-server does not use it",

@@ -69,6 +69,12 @@ def test_everything_whose_default_changed_is_explicit() -> None:
     }
 
 
+def test_clients_see_the_model_by_its_name() -> None:
+    build = msgspec.structs.replace(NEW, flags=NEW.flags | {"--alias": "STRING"})
+    words = llama_server.command(build, FleetSpec(model="/home/me/a.Q4.gguf"), 0)
+    assert words[words.index("--alias") + 1] == "a.Q4"
+
+
 def test_a_build_of_2024_gets_only_what_it_knows() -> None:
     for attention, words in (("auto", False), ("off", False), ("on", True)):
         spec = FleetSpec(model="/m.gguf", flash_attn=attention)

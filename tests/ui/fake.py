@@ -319,6 +319,7 @@ class FakeClient(EngineClient):
     def __init__(self, state: Snapshot | None = None) -> None:
         self.state = state or snapshot()
         self.calls: list[tuple[Any, ...]] = []
+        self.misfit = ""  # why a fleet may not fit
         self.gone = False
         self.silent = False  # the engine hangs: the line stays open, nothing comes
         self.refusal: LabError | None = None
@@ -369,8 +370,9 @@ class FakeClient(EngineClient):
         while follow and not self.log_ends:
             await asyncio.sleep(0.05)
 
-    async def check(self, spec: FleetSpec) -> None:
+    async def check(self, spec: FleetSpec) -> str:
         self._answer("check", spec)
+        return self.misfit
 
     async def up(self, spec: FleetSpec) -> None:
         self._answer("up", spec)

@@ -348,9 +348,19 @@ async def test_a_fleet_over_live_streams_asks() -> None:
         fill(form, instances="2")  # those that have streams stay
         await shown.press("ctrl+s")
         await shown.on(OverviewScreen)
-        assert [call[0] for call in shown.client.calls] == ["check", "check", "up"]
+        assert [call[0] for call in shown.client.calls] == ["check", "check", "check", "up"]
         other = msgspec.structs.replace(FLEET, parallel=2)
         assert (cut_by_a_fleet(running, FLEET), cut_by_a_fleet(running, other)) == (0, 38)
+
+
+async def test_a_fleet_that_may_not_fit_asks() -> None:
+    async with lab(FakeClient(snapshot(instances=(), fleet=None, sweep=None, queue=(), load=None))) as shown:
+        shown.client.misfit = "does not fit: 64 instances need 204.0 GB, 22.2 GB are free"
+        await shown.press("u")
+        await shown.on(UpForm)
+        await shown.press("ctrl+s")
+        dialog = await shown.on(ConfirmDialog)
+        assert f"It {shown.client.misfit}." in str(dialog.query_one(".text", Static).render())
 
 
 async def test_a_sweep_that_is_refused_leaves_the_form_open() -> None:

@@ -105,16 +105,18 @@ class UpForm(ModelForm[FleetSpec]):
         return whole(field, label, self.text(field), low, high)
 
     async def _send_spec(self, spec: FleetSpec) -> FleetSpec:
+        misfit = await self.client.check(spec)  # what is refused is not asked about
         latest = self.lab.latest
-        if latest is not None and cut_by_a_fleet(latest, spec):
-            await self.client.check(spec)  # what is refused is not asked about
+        if misfit or (latest is not None and cut_by_a_fleet(latest, spec)):
 
             def told(now: Snapshot) -> str:
-                streams = fmt.plural(cut_by_a_fleet(now, spec), "live stream")
-                return f"This cuts {streams} of the fleet that runs."
+                said = [f"It {misfit}."] if misfit else []
+                if streams := cut_by_a_fleet(now, spec):
+                    said.append(f"This cuts {fmt.plural(streams, 'live stream')} of the fleet that runs.")
+                return "\n".join(said)
 
             question = ConfirmDialog("Start another fleet?", told, "Start", up_command(spec))
             if not await self.app.push_screen_wait(question):
-                raise LabError("nothing was started", "the streams go on")
+                raise LabError("nothing was started", "what runs goes on")
         await self.client.up(spec)
         return spec
