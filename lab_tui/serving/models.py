@@ -18,7 +18,7 @@ from lab_tui.serving.gguf_header import Damaged, Header, read_header
 __all__ = ["check", "default_model", "fetch", "find", "headers", "inspect", "model_folders", "named", "walk"]
 
 DEPTH = 6  # folders below a place that are looked into; Hugging Face's cache needs four
-FETCH = "lab-tui models fetch"
+FETCH = "`lab-tui models fetch`"
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 # What is kept as GGUF and generates no text: encoders, and the eyes of a multimodal model.
 NO_TEXT = frozenset(
