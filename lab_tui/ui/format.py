@@ -137,9 +137,14 @@ def signed(text: str) -> str:
 
 
 def interval_share(half_width: float | None, mean: float) -> str:
-    """A 95 % half-width as a share of its mean: ``±1.4%``; ``±?`` when the window was too short."""
+    """A 95 % half-width as a share of its mean: ``±1.4%``; ``±?`` when the window was too short.
+
+    Beyond all of the mean it says nothing more: ``±>100%``.
+    """
     if half_width is None or mean <= 0:
         return signed("±?")
+    if half_width > mean:
+        return signed("±>100%")
     return signed(f"±{100 * half_width / mean:.1f}%")
 
 

@@ -71,6 +71,7 @@ def test_unknown_is_never_a_number() -> None:
     assert fmt.of_total(2**30, None) == "1.0G"
     assert fmt.interval_share(None, 100) == "±?"
     assert fmt.interval_share(1, 0) == "±?"
+    assert fmt.interval_share(216.1, 100) == "±>100%"
 
 
 def test_age_only_when_it_matters() -> None:
