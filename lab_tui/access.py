@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from lab_tui import paths
+from lab_tui.files import at_once
 from lab_tui.model import FleetSpec, LabError
 
 # What a bearer token may consist of (RFC 6750, 2.1); none of it means anything to nginx, sed or a shell.
@@ -78,7 +79,7 @@ def read_keys(spec: FleetSpec) -> tuple[str, ...]:
         return ()
     file = Path(spec.api_key_file)
     try:
-        with open(file, "rb", opener=_at_once) as opened:
+        with open(file, "rb", opener=at_once) as opened:
             info = os.fstat(opened.fileno())
             content = opened.read(FILE_BYTES) if stat.S_ISREG(info.st_mode) else b""
     except OSError as error:
@@ -95,11 +96,6 @@ def read_keys(spec: FleetSpec) -> tuple[str, ...]:
             "on each line 16 or more of letters, digits and -._~+/=, such as `openssl rand -hex 32` gives",
         )
     return keys
-
-
-def _at_once(file: str, flags: int) -> int:
-    """Open a file without waiting, as for a named pipe, for somebody who writes into it."""
-    return os.open(file, flags | os.O_NONBLOCK)
 
 
 def served(spec: FleetSpec, runtime: Path) -> FleetSpec:

@@ -1,7 +1,9 @@
-"""Files that a user asked for: where they go, and how they get there."""
+"""Files that a user asked for: where they go, how they get there, and how one that is named is read."""
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -40,3 +42,23 @@ def write(files: Mapping[Path, str]) -> None:
             raise LabError(
                 f"cannot write {error.filename or path} ({error.strerror})", "choose another place"
             ) from error
+
+
+def at_once(file: str, flags: int) -> int:
+    """Open a file without waiting, as for a named pipe, for somebody who writes into it."""
+    return os.open(file, flags | os.O_NONBLOCK)
+
+
+def read_plain(file: str, most_bytes: int, remedy: str) -> bytes:
+    """The content of a plain file of at most ``most_bytes``.
+
+    Raises LabError for one that is larger or never ends, and OSError for one that cannot be read.
+    """
+    with open(file, "rb", opener=at_once) as opened:
+        info = os.fstat(opened.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise LabError(f"{file} is not a plain file", remedy)
+        content = opened.read(most_bytes + 1) if info.st_size <= most_bytes else None
+    if content is None or len(content) > most_bytes:
+        raise LabError(f"{file} is larger than {most_bytes >> 20} MB", remedy)
+    return content

@@ -15,7 +15,10 @@ SPARE_FILES = 64  # of a worker, besides its streams
 
 
 def check(plan: LoadPlan) -> None:
-    """Raise LabError for a plan that makes no sense or that this machine cannot carry out."""
+    """Raise LabError for a plan that makes no sense or that this machine cannot carry out.
+
+    It reads the file of prompts: not for an event loop.
+    """
     if plan.concurrency < 1:
         raise LabError(f"concurrency {plan.concurrency}: at least one stream is needed", "give -c 1 or more")
     if plan.window.requests is not None and plan.window.requests < 1:

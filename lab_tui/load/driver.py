@@ -44,7 +44,7 @@ async def measure(plan: LoadPlan, on_view: OnView, stop: asyncio.Event | None = 
     plan cannot be carried out or nothing at all could be measured. On cancellation every worker is
     dead before the CancelledError goes on.
     """
-    check(plan)
+    await asyncio.to_thread(check, plan)
     try:
         async with asyncio.TaskGroup() as group:
             run = _Measuring(plan, on_view, group, stop or asyncio.Event())

@@ -205,7 +205,8 @@ async def _ask(plan: LoadPlan, recipe: Recipe) -> tuple[Answer, TokenStream]:
     target = plan.target
     origin = parse_url(target.url)
     stream = TokenStream(origin, Tally(), recipe.field, plan.limits.connect_s)
-    entry = Asking(plan.workload, recipe).entry(_next_number())
+    asking = await asyncio.to_thread(Asking, plan.workload, recipe)  # reads the file of prompts
+    entry = asking.entry(_next_number())
     tokens = PROBE_TOKENS if recipe.path != LLAMA else 1
     content = body(plan.workload, recipe, entry, tokens)
     request = request_bytes(origin, recipe.path, target.api_key, content)

@@ -7,12 +7,13 @@ of characters; where that line runs is found out by asking the server (see probe
 
 from __future__ import annotations
 
+import io
 import random
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from lab_tui.files import read_plain
 from lab_tui.model import Data, LabError, Workload
 
 _WORDS = """
@@ -29,6 +30,7 @@ STEP = 5  # characters of a word and its space
 _UNIQUE_WORDS = 3
 _NUMBERS = len(WORDS) ** _UNIQUE_WORDS  # requests before a beginning comes again
 _OFFSETS = 997
+MOST_BYTES = 64 << 20  # of a file of prompts: every worker keeps all of it
 
 Entry = str | list[dict[str, Any]]  # a prompt, or chat messages
 
@@ -165,10 +167,12 @@ def as_text(messages: list[dict[str, Any]]) -> str:
 def read_prompts(path: str) -> list[Entry]:
     """The entries of a JSONL file: ``{"prompt": …}``, ``{"messages": […]}`` or a string on each line.
 
-    Raises LabError naming the line that is none of them.
+    Takes seconds for one that is large: not for an event loop. Raises LabError naming the line that is
+    none of them, and for a file that is not plain or is larger than ``MOST_BYTES``.
     """
+    remedy = f"give a JSONL file of at most {MOST_BYTES >> 20} MB"
     try:
-        lines = Path(path).read_bytes().splitlines()
+        lines = io.BytesIO(read_plain(path, MOST_BYTES, remedy))
     except OSError as error:
         why = (error.strerror or "cannot be read").lower()
         raise LabError(f"{path}: {why}", "give a JSONL file") from error
@@ -185,6 +189,8 @@ def _entry(path: str, at: int, line: bytes) -> Entry:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LabError(f"{path} line {at}: not JSON", remedy) from error
     if isinstance(decoded, dict):
+        if "prompt" not in decoded and not isinstance(decoded.get("messages", []), list):
+            raise LabError(f"{path} line {at}: messages is no list", remedy)
         decoded = decoded.get("prompt", decoded.get("messages"))
     if isinstance(decoded, str) and decoded:
         return decoded

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from lab_tui import tasks
+from lab_tui.load.workload import read_prompts
 from lab_tui.model import (
     Cell,
     CellStatus,
@@ -146,6 +147,8 @@ class Queue:
         space.check(spec)
         strategy(spec.strategy)
         course.check_budget(spec)
+        if spec.workload.prompt_file:
+            await asyncio.to_thread(read_prompts, spec.workload.prompt_file)
         spec = space.laid_out(spec, llama_server.usable_cores())
         cells = await asyncio.to_thread(space.cells, spec)
         largest = max(cells, key=lambda cell: (cell.fleet.instances, cell.fleet.mps == "on"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from lab_tui.load.http import parse_url, request_bytes
 from lab_tui.load.null_server import HEAD, LAST, chunk, framed, last_chunk
 from lab_tui.load.reading import TokenStream
 from lab_tui.load.tally import Answer, Tally
+from lab_tui.load.workload import MOST_BYTES
 from lab_tui.model import LabError, LoadView, WindowSpec, Workload
 
 Handler = Callable[[asyncio.StreamWriter, int], Awaitable[None]]  # writer, number of the request
@@ -283,6 +285,20 @@ async def test_broken_prompt_files_name_the_line(tmp_path: Path) -> None:
     file.write_text("")
     assert "no prompts in it" in await run("http://127.0.0.1:1", prompt_file=str(file))
     assert "no such file" in await run("http://127.0.0.1:1", prompt_file=str(tmp_path / "none"))
+    file.write_text('"fine"\n{"messages": "x"}\n')
+    assert f"{file} line 2: messages is no list" in await run("http://127.0.0.1:1", prompt_file=str(file))
+
+
+async def test_what_is_no_file_of_prompts_is_not_read(tmp_path: Path) -> None:
+    pipe, large = tmp_path / "pipe", tmp_path / "large"
+    os.mkfifo(pipe)
+    with large.open("wb") as opened:
+        opened.truncate(MOST_BYTES + 1)
+    for path in (pipe, Path("/dev/zero")):
+        words = f"{path} is not a plain file: give a JSONL file"
+        assert words in await run("http://127.0.0.1:1", prompt_file=str(path))
+    assert f"{large} is larger than 64 MB" in await run("http://127.0.0.1:1", prompt_file=str(large))
+    assert "is a directory" in await run("http://127.0.0.1:1", prompt_file=str(tmp_path))
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://a:99999", "http://" + "a" * 300])

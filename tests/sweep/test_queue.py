@@ -226,6 +226,9 @@ async def test_what_cannot_be_swept_is_refused_and_not_queued(
         ),
         "takes no argument --no-such": replace(good, fleet=replace(good.fleet, extra_args=("--no-such",))),
         "takes no argument --such": replace(good, axes={"arg:--such": ("1",)}),
+        "none.jsonl: no such file": replace(
+            good, workload=replace(good.workload, prompt_file=str(tmp_path / "none.jsonl"))
+        ),
         "llama-server's --jinja takes no value": replace(good, axes={"arg:--jinja": ("on",)}),
     }
     for says, spec in refusals.items():
