@@ -40,16 +40,16 @@ class Origin(Data, frozen=True):
 
 
 def parse_url(url: str) -> Origin:
-    """The origin of a base URL; a scheme may be left out and a trailing ``/v1`` is dropped.
+    """The origin of a base URL; a scheme may be left out, a path is kept and a trailing ``/v1`` is dropped.
 
     Raises LabError when it is no http or https URL.
     """
     text = url.strip()
-    parts = urlsplit(text if "://" in text else f"http://{text}")
     try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
         port = parts.port
     except ValueError as error:
-        raise LabError(f"{url}: not a URL: {error}", "write it as http://host:port") from error
+        raise LabError(f"{url} is not a URL ({error})", "write it as http://host:port") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or not parts.hostname.isprintable():
         raise LabError(f"{url}: not an http URL", "write it as http://host:port")
     try:

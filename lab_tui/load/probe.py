@@ -33,7 +33,7 @@ _REMEDIES = {
     "TLS failed": "trust its certificate (SSL_CERT_FILE=FILE lab-tui engine run), or give http://",
     "HTTP 401": "give its API key (--api-key)",
     "HTTP 403": "give an API key that may do this (--api-key)",
-    "HTTP 404": "give the base URL of an OpenAI-compatible server, without a path",
+    "HTTP 404": "give the base URL that its OpenAI clients have, such as http://host:8000/v1",
     "HTTP 429": "it limits requests: lower the concurrency or wait",
     "HTTP 503": "wait until its model is loaded",
 }

@@ -252,7 +252,14 @@ async def test_a_measurement_says_why_there_is_none(name: str, words: str) -> No
 
 async def test_openai_dialect_says_why_too() -> None:
     async with server(BAD["404"][0]) as url:
-        assert "HTTP 404" in await run(url, "openai")
+        said = await run(f"{url}/nope/v1", "openai")
+    assert "HTTP 404: give the base URL that its OpenAI clients have" in said
+
+
+@pytest.mark.parametrize("base", ["http://a:1", "a:1/", "http://a:1/v1", "http://a:1/v1/"])
+def test_a_base_url_may_end_in_v1_and_have_a_path(base: str) -> None:
+    assert parse_url(base) == parse_url("http://a:1")
+    assert parse_url(base.replace(":1", ":1/proxy")).prefix == "/proxy"
 
 
 async def test_a_server_that_never_answers() -> None:
@@ -301,7 +308,9 @@ async def test_what_is_no_file_of_prompts_is_not_read(tmp_path: Path) -> None:
     assert "is a directory" in await run("http://127.0.0.1:1", prompt_file=str(tmp_path))
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://", "http://a:99999", "http://" + "a" * 300])
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "http://", "http://a:99999", "http://[::1", f"http://{'a' * 300}"]
+)
 async def test_urls_that_are_none(url: str) -> None:
     assert "write it as http://host:port" in await run(url)
 
