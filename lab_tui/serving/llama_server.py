@@ -225,6 +225,11 @@ REASONS = (
     (r"(?i)(failed to allocate|unable to allocate|cannot allocate memory)", "out of memory"),
     (r"tensor '.*' data is not within the file bounds", "the model file is truncated"),
     (r"n_seq_max must be <= (\d+)", "more than {0} slots in one instance"),
+    (
+        r"([KV]) cache type (\S+) with block size (\d+) does not divide n_embd_head_[kv]=(\d+)",
+        "this model takes no {0} cache of type {1}: its heads are {3} wide, no multiple of {2} (f16 fits)",
+    ),
+    (r"V cache.* requires flash_attn", "a quantized V cache wants flash attention (--flash-attn on)"),
     (r"failed to create_context", "the context does not fit (fewer slots, a smaller context or cache type)"),
     (r"failed to load model|error loading model", "the model cannot be loaded"),
 )

@@ -309,6 +309,18 @@ async def test_too_many_slots(tmp_path: Path, tiny_model: Path) -> None:
         (["llama_init_from_model: failed to allocate buffer for kv cache"], 1, "out of memory"),
         (["couldn't bind HTTP server socket, hostname: ::1, port: 987"], 1, "port 987 is in use"),
         (["common_init: failed to create_context with model 'm'"], 1, "the context does not fit"),
+        (
+            ["E llama_init_from_model: K cache type q8_0 with block size 32 does not divide n_embd_head_k=16",
+             "E srv load_model: failed to create_context with model 'm'"],
+            1,
+            "this model takes no K cache of type q8_0: its heads are 16 wide, no multiple of 32",
+        ),
+        (
+            ["E llama_init_from_model: quantized V cache requires flash_attn to be enabled",
+             "E srv load_model: failed to create_context with model 'm'"],
+            1,
+            "a quantized V cache wants flash attention",
+        ),
         ([], -9, "killed (SIGKILL; out of memory if nobody did it)"),
         (["some line"], -11, "ended by signal 11"),
         (["a", "last words", "  "], 3, "ended with code 3: last words"),
