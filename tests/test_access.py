@@ -70,6 +70,23 @@ def test_a_key_is_made_once_and_found_again(
     assert command.spec_from(str(tiny_model), {"host": "::", "insecure": True}).api_key_file == ""
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"host": "999.1.1.1"}, "cannot listen on 999.1.1.1 for the front"),
+        ({"host": "192.0.2.1"}, "cannot listen on 192.0.2.1 for the front"),
+        ({"host": "a b"}, "host is 'a b'"),
+        ({"host": "0.0.0.0", "instances": 0}, "instances is 0"),
+    ],
+)
+def test_no_key_is_made_for_a_fleet_that_is_refused(
+    flags: dict[str, object], says: str, home: Path, tiny_model: Path
+) -> None:
+    with pytest.raises(LabError, match=says):
+        command.spec_from(str(tiny_model), flags)
+    assert not paths.api_key_file().exists()
+
+
 def test_a_key_is_not_written_into_a_log(
     home: Path, capsys: pytest.CaptureFixture[str], tiny_model: Path
 ) -> None:

@@ -106,24 +106,28 @@ def up(
 
 
 def spec_from(model: str | None, flags: dict[str, object], *, starts: bool = True) -> FleetSpec:
-    """The fleet of the settings with flags over it, checked; a key is made where it wants one and none is.
+    """The fleet of the settings with flags over it, checked; with a key where it wants one.
 
-    One that never ``starts`` wants none. Raises LabError.
+    A key is made, last of all, where there is none; one that never ``starts`` wants none. Raises LabError.
     """
     from lab_tui import config
     from lab_tui.serving.llama_server import check_spec
     from lab_tui.serving.models import default_model
+    from lab_tui.serving.ports import check_address
 
     settings = config.load()
     path = str(Path(model).expanduser().absolute()) if model else default_model(settings)
     spec = config.fleet_spec(settings, path, flags)
-    if access.open_to_others(spec) and not starts:
-        spec = msgspec.structs.replace(spec, insecure=True)
-    elif access.open_to_others(spec):
-        _show_key(access.make_key())
-        spec = access.keyed(spec)
-    check_spec(spec)
-    return spec
+    if not access.open_to_others(spec):
+        check_spec(spec)
+        return spec
+    keyless = msgspec.structs.replace(spec, insecure=True)
+    check_spec(keyless)
+    if not starts:
+        return keyless
+    check_address(spec.host, "the front")
+    _show_key(access.make_key())
+    return access.keyed(spec)
 
 
 def _show_key(key: str) -> None:

@@ -22,8 +22,17 @@ async def check_free(host: str, port: int, what: str) -> None:
             f"port {port} for {what} is in use{holder}",
             "stop it, or choose another --base-port or --front-port",
         )
-    address = f"{host}:{port}" if port else host
-    raise LabError(
+    raise _cannot_listen(f"{host}:{port}" if port else host, what, problem)
+
+
+def check_address(host: str, what: str) -> None:
+    """Raise LabError when nothing can listen on ``host``, whatever the port. A name may take seconds."""
+    if problem := _bind_problem(host, 0):
+        raise _cannot_listen(host, what, problem)
+
+
+def _cannot_listen(address: str, what: str, problem: OSError) -> LabError:
+    return LabError(
         f"cannot listen on {address} for {what} ({problem.strerror})",
         "give a port above 1023 and an address of this machine, such as 127.0.0.1 or 0.0.0.0",
     )
