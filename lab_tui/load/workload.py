@@ -68,7 +68,7 @@ class Asking:
         self._first = self._words.randrange(_NUMBERS)
         words = recipe.characters // STEP + 1 + _OFFSETS
         self._filler = " ".join(self._words.choices(WORDS, k=words))
-        self._entries = read_prompts(workload.prompt_file) if workload.prompt_file else []
+        self._lines = read_prompts(workload.prompt_file) if workload.prompt_file else []
 
     def next(self, share: float = 1.0) -> tuple[bytes, int]:
         """The JSON body of the next request and how many tokens it asks for.
@@ -92,11 +92,11 @@ class Asking:
     def entry(self, number: int) -> Entry:
         """What request ``number`` says."""
         beginning = unique_words(self._first, number)
-        if not self._entries:
+        if not self._lines:
             offset = (number * 7) % _OFFSETS * STEP
             characters = self._recipe.characters
             return (beginning + self._filler[offset : offset + characters])[:characters]
-        entry = self._entries[number % len(self._entries)]
+        entry = _entry("a prompt", self._lines[number % len(self._lines)])  # it was checked
         return with_beginning(entry, beginning) if self._workload.unique_prefix else entry
 
     def _length(self) -> int:
@@ -164,11 +164,14 @@ def as_text(messages: list[dict[str, Any]]) -> str:
     return "\n".join(str(message.get("content", "")) for message in messages)
 
 
-def read_prompts(path: str) -> list[Entry]:
-    """The entries of a JSONL file: ``{"prompt": …}``, ``{"messages": […]}`` or a string on each line.
+def read_prompts(path: str) -> list[bytes]:
+    """The lines of a JSONL file, checked: each is ``{"prompt": …}``, ``{"messages": […]}`` or a string.
 
-    Takes seconds for one that is large: not for an event loop. Raises LabError naming the line that is
-    none of them, and for a file that is not plain or is larger than ``MOST_BYTES``.
+    They are decoded once more when they are asked: a million lists and dicts would keep the garbage
+    collector busy, and every thread waiting, for a fifth of a second at a time.
+
+    A large one takes seconds: not for an event loop. Raises LabError naming the line that is none of
+    them, and for a file that is not plain or is larger than ``MOST_BYTES``.
     """
     remedy = f"give a JSONL file of at most {MOST_BYTES >> 20} MB"
     try:
@@ -176,27 +179,32 @@ def read_prompts(path: str) -> list[Entry]:
     except OSError as error:
         why = (error.strerror or "cannot be read").lower()
         raise LabError(f"{path}: {why}", "give a JSONL file") from error
-    entries = [_entry(path, at, line) for at, line in enumerate(lines, 1) if line.strip()]
-    if not entries:
+    kept = []
+    for at, line in enumerate(lines, 1):
+        if line.strip():
+            _entry(f"{path} line {at}", line)
+            kept.append(line)
+    if not kept:
         raise LabError(f"{path}: no prompts in it", "give a JSONL file with one prompt a line")
-    return entries
+    return kept
 
 
-def _entry(path: str, at: int, line: bytes) -> Entry:
+def _entry(where: str, line: bytes) -> Entry:
+    """What a line says. Raises LabError beginning with ``where``."""
     remedy = 'each line is {"prompt": "…"} or {"messages": [{"role": "user", "content": "…"}]}'
     try:
         decoded = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise LabError(f"{path} line {at}: not JSON", remedy) from error
+        raise LabError(f"{where}: not JSON", remedy) from error
     if isinstance(decoded, dict):
         if "prompt" not in decoded and not isinstance(decoded.get("messages", []), list):
-            raise LabError(f"{path} line {at}: messages is no list", remedy)
+            raise LabError(f"{where}: messages is no list", remedy)
         decoded = decoded.get("prompt", decoded.get("messages"))
     if isinstance(decoded, str) and decoded:
         return decoded
     if isinstance(decoded, list) and decoded and all(_is_message(item) for item in decoded):
         return decoded
-    raise LabError(f"{path} line {at}: neither a prompt nor messages", remedy)
+    raise LabError(f"{where}: neither a prompt nor messages", remedy)
 
 
 def _is_message(item: object) -> bool:
