@@ -238,3 +238,16 @@ def test_hints_can_be_typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert typed("… $ lab-tui down") == "… $ './my box/lab' down"
     assert typed("/opt/lab-tui down: lab-tui is not there") == "/opt/lab-tui down: lab-tui is not there"
     assert "LAB_TUI_PROGRAM" not in unit_text()
+
+
+async def test_an_attached_sweep_says_that_the_fleet_of_before_is_not_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    why = "the fleet from before the sweep is down: the model is gone: fetch it, then start it anew"
+    over = snapshot(sweep=None, queue=(), notices=("known",), fleet_owed=True)
+    client = FakeClient(over)
+    waiting = asyncio.create_task(sweep._given_back(client, ("known",)))
+    await asyncio.sleep(0)
+    client.set(replace(over, fleet_owed=False, notices=("known", why)))
+    await asyncio.wait_for(waiting, 5)
+    assert capsys.readouterr().err == f"! {why}\n"

@@ -80,6 +80,7 @@ NOTHING: dict[str, object] = {
     "instances": [],
     "queue": [],
     "queue_paused": False,
+    "fleet_owed": False,
     "gpus": [],
     "host": {},
     "notices": ["no engine is running"],

@@ -164,6 +164,7 @@ def to_json(detail: SweepDetail) -> object:
 
 async def _sweep(spec: SweepSpec, csv: Path | None, detach: bool) -> SweepDetail:
     async with engine_session() as client:
+        known = (await client.snapshot()).notices
         view = await client.sweep(spec)
         cells = plural(view.cells_total, "cell")
         say(f"sweep {view.id} {view.name}: {cells}, up to about {duration(view.eta_s)}")
@@ -172,6 +173,7 @@ async def _sweep(spec: SweepSpec, csv: Path | None, detach: bool) -> SweepDetail
                 say("the queue is paused, so it waits: `lab-tui queue resume` goes on")
             if not detach:
                 await _follow(client, view.id, csv)
+                await _given_back(client, known)
             return await client.sweep_detail(view.id)
         except EngineGone as error:
             raise LabError(
@@ -269,6 +271,20 @@ async def _follow(client: EngineClient, sweep_id: int, csv: Path | None) -> None
             await client.remove(sweep_id)
         say(f"sweep {sweep_id} aborted; `lab-tui results show {sweep_id}` has what was measured")
         raise
+
+
+async def _given_back(client: EngineClient, known: tuple[str, ...]) -> None:
+    """Wait until the fleet of before is, unless other sweeps come first; say notices beyond ``known``."""
+    async with aclosing(client.watch(1.0)) as snapshots:
+        async for snapshot in snapshots:
+            if snapshot.queue:
+                return
+            if not snapshot.fleet_owed:
+                for notice in snapshot.notices:
+                    if notice not in known:
+                        say(f"! {notice}")
+                return
+    raise EngineGone
 
 
 def _finished(view: SweepView) -> int:

@@ -107,6 +107,7 @@ class Snapshots:
             sweep=self._queue.running(),
             queue=self._queue.views(),
             queue_paused=self._queue.paused,
+            fleet_owed=self._queue.before.owed,
             gpus=reading.gpus,
             gpu_reason=reading.gpu_reason,
             host=reading.host,
@@ -139,7 +140,7 @@ class Snapshots:
         )
 
     def _notices(self) -> tuple[str, ...]:
-        rooms = (self._fleet, self._queue, self._store)
+        rooms = (self._fleet, self._queue, self._queue.before, self._store)
         notices = [room.notice for room in rooms if room.notice]
         front = self._fleet.front.view
         if front.state == FrontState.FAILED and front.reason:
@@ -164,6 +165,7 @@ def _states(snapshot: Snapshot) -> tuple[object, ...]:
         snapshot.load.phase if snapshot.load else None,
         tuple((s.id, s.status, s.now, s.cells_measured, s.cells_failed) for s in snapshot.queue),
         snapshot.queue_paused,
+        snapshot.fleet_owed,
         snapshot.notices,
         snapshot.parts,
     )

@@ -28,12 +28,18 @@ class Before:
         self._fleet = fleet
         self._file = file
         self._taken: Taken | None = None
+        self.notice = ""  # why the fleet of before is not up, one line; until somebody decides on the fleet
         try:
             self._taken = msgspec.json.decode(file.read_bytes(), type=Taken)
         except FileNotFoundError:
             pass
         except (OSError, msgspec.DecodeError) as error:
             log.warning("%s cannot be read (%s): the fleet in it is not given back", file, error)
+
+    @property
+    def owed(self) -> bool:
+        """Whether there is something to be given back."""
+        return self._taken is not None
 
     def take(self) -> None:
         """Note the fleet that is up now, unless one is noted. Raises LabError when it cannot be kept."""
@@ -49,11 +55,19 @@ class Before:
 
     def forget(self) -> None:
         """Somebody else decided on the fleet: nothing is to be given back."""
+        self.notice = ""
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._taken = None
         self._file.unlink(missing_ok=True)
 
     async def give_back(self) -> None:
-        """Make the fleet what it was; nothing happens when none is noted."""
+        """Make the fleet what it was; nothing happens when none is noted.
+
+        One that cannot be had again is said in ``notice``, and that of the last cell, which has no keys, is
+        stopped: it serves nobody who knows of it.
+        """
         taken = self._taken
         if taken is None:
             return
@@ -64,4 +78,7 @@ class Before:
                 await self._fleet.up(taken.fleet)
         except LabError as error:
             log.error("the fleet from before the sweep could not be restored: %s", error)
-        self.forget()
+            way = f"{error.remedy}, then start it anew" if error.remedy else "mend that and start it anew"
+            self.notice = f"the fleet from before the sweep is down: {error.message}: {way}"
+            await self._fleet.down()
+        self._let_go()

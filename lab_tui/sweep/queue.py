@@ -57,7 +57,7 @@ class Queue:
         self._fleet = fleet
         self._store = store
         self._tools = Tools(fleet, store, meter, fit, changed)
-        self._before = before  # the fleet to give back when the queue is empty
+        self.before = before  # the fleet to give back when the queue is empty
         self._claim = claim
         self._changed = changed
         self._waiting: list[StoredSweep] = []
@@ -189,7 +189,7 @@ class Queue:
         With ``pause`` the queue pauses at once and the running cell is put back.
         """
         self.paused = self.paused or pause
-        self._before.forget()
+        self.before.forget()
         if self._runner is not None:
             await self._runner.put_back()
 
@@ -243,12 +243,13 @@ class Queue:
                         await self._try_sweep(self._waiting.pop(0))
             if not self._waiting:
                 async with self._claim:
-                    await self._before.give_back()
+                    await self.before.give_back()
+                self._changed()
 
     async def _try_sweep(self, sweep: StoredSweep) -> None:
         """Run a sweep; when that fails it goes back to its place and the queue waits for help."""
         try:
-            self._before.take()
+            self.before.take()
             self._runner = Runner(self._tools, sweep, self._amount(sweep), lambda: self.paused)
             goes_on = await self._runner.run()
             if goes_on is not None:

@@ -92,3 +92,26 @@ async def test_an_error_of_our_own_pauses_the_queue_and_is_said(
     cells.finish()
     await queue.resume()
     assert statuses(await finished(queue, added.id)) == [MEASURED]
+
+
+async def test_a_fleet_of_before_that_cannot_be_had_again_leaves_none_and_is_said(
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("a-key-0123456789\n")
+    keys.chmod(0o600)
+    await fleet.up(tiny_spec(model, instances=1, api_key_file=str(keys)))
+    queue = await bench.queue(fleet)
+    added = await queue.add(sweep(model, {"concurrency": (1,)}))
+    await cells.at(1)
+    assert queue.before.owed
+    keys.chmod(0o644)
+    cells.finish()
+    await finished(queue, added.id)
+    await until(lambda: not queue.before.owed, "the fleet to be given back")
+    assert fleet.spec is None and not fleet.views()
+    said = queue.before.notice
+    assert said.startswith("the fleet from before the sweep is down: ") and str(keys) in said
+    assert "then start it anew" in said
+    await queue.yield_fleet(pause=False)  # as somebody brings a fleet up
+    assert queue.before.notice == ""
