@@ -20,7 +20,7 @@ from lab_tui.cli.output import say, table
 from lab_tui.cli.service import unit_text
 from lab_tui.client import EngineSilent
 from lab_tui.engine.logs import log_file
-from lab_tui.model import EngineInfo, InstanceState, LabError, Snapshot, SweepDetail, SweepSpec
+from lab_tui.model import EngineInfo, InstanceState, LabError, Snapshot, SweepDetail, SweepSpec, SweepStatus
 from lab_tui.text import typed
 from lab_tui.ui.screens import picker
 from tests.store.helpers import sweep_spec, viewed
@@ -251,3 +251,25 @@ async def test_an_attached_sweep_says_that_the_fleet_of_before_is_not_back(
     client.set(replace(over, fleet_owed=False, notices=("known", why)))
     await asyncio.wait_for(waiting, 5)
     assert capsys.readouterr().err == f"! {why}\n"
+
+
+async def test_a_sweep_under_which_the_queue_pauses_by_itself_ends_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no sweep is called aborted whose end could not be kept."""
+    waiting = sweep_view(7, status=SweepStatus.QUEUED)
+    full = snapshot(sweep=None, queue=(waiting,), queue_paused=True, queue_paused_why="the disk is full")
+    client = FakeClient(full)
+    with pytest.raises(
+        LabError, match=r"sweep 7 waits, the queue is paused: the disk is full: .*queue resume"
+    ):
+        await asyncio.wait_for(sweep._follow(client, 7, None), 5)
+    await asyncio.wait_for(sweep._abort(client, 7), 5)
+    assert "sweep 7 is not aborted: sweep 7 waits, the queue is paused: the disk is full" in (
+        capsys.readouterr().err
+    )
+    client.refusal = LabError("the store cannot be written", "free disk space")
+    await sweep._abort(client, 7)
+    assert capsys.readouterr().err == (
+        "sweep 7 is not aborted: the store cannot be written: free disk space\n"
+    )

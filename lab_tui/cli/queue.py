@@ -32,7 +32,8 @@ async def _queue_text() -> None:
     lines = [sweep_line(view) for view in snapshot.queue] or ["the queue is empty"]
     put("\n".join(lines))
     if snapshot.queue_paused:
-        say("the queue is paused: `lab-tui queue resume`")
+        why = f" ({snapshot.queue_paused_why})" if snapshot.queue_paused_why else ""
+        say(f"the queue is paused{why}: `lab-tui queue resume` goes on")
 
 
 async def _with_client(work: Callable[[EngineClient], Awaitable[None]]) -> None:

@@ -80,6 +80,7 @@ NOTHING: dict[str, object] = {
     "instances": [],
     "queue": [],
     "queue_paused": False,
+    "queue_paused_why": "",
     "fleet_owed": False,
     "gpus": [],
     "host": {},

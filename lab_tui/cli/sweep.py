@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import re
 from collections.abc import Callable
@@ -169,7 +168,8 @@ async def _sweep(spec: SweepSpec, csv: Path | None, detach: bool) -> SweepDetail
         cells = plural(view.cells_total, "cell")
         say(f"sweep {view.id} {view.name}: {cells}, up to about {duration(view.eta_s)}")
         try:
-            if (await client.snapshot()).queue_paused:
+            now = await client.snapshot()
+            if now.queue_paused and not now.queue_paused_why:
                 say("the queue is paused, so it waits: `lab-tui queue resume` goes on")
             if not detach:
                 await _follow(client, view.id, csv)
@@ -243,7 +243,10 @@ def _check_writable(file: Path) -> None:
 
 
 async def _follow(client: EngineClient, sweep_id: int, csv: Path | None) -> None:
-    """Show a sweep until it is over. Ctrl-C aborts it; what it measured is kept."""
+    """Show a sweep until it is over. Ctrl-C aborts it; what it measured is kept.
+
+    Raises LabError when the queue has paused by itself: nothing would ever come.
+    """
     progress = Progress(every_s=10.0)
     finished: int | None = -1
     told: set[int] = set()
@@ -261,16 +264,42 @@ async def _follow(client: EngineClient, sweep_id: int, csv: Path | None) -> None
                     _tell_new(detail, told)
                 if view is None:
                     return
+                if snapshot.queue_paused_why and snapshot.sweep is None:
+                    progress.done()
+                    raise _held(sweep_id, snapshot)
                 progress.show(
                     sweep_line(view) + (f"  {number(snapshot.load.tps)} tok/s" if snapshot.load else "")
                 )
         raise EngineGone
     except asyncio.CancelledError:
         progress.done()
-        with contextlib.suppress(LabError):  # it has just ended
-            await client.remove(sweep_id)
-        say(f"sweep {sweep_id} aborted; `lab-tui results show {sweep_id}` has what was measured")
+        await _abort(client, sweep_id)
         raise
+
+
+async def _abort(client: EngineClient, sweep_id: int) -> None:
+    """Abort a sweep and say what came of it, once that is kept: a store that fails keeps no end either."""
+    measured = f"`lab-tui results show {sweep_id}` has what was measured"
+    try:
+        await client.remove(sweep_id)
+        async with aclosing(client.watch(1.0)) as snapshots:
+            async for snapshot in snapshots:
+                if all(view.id != sweep_id for view in snapshot.queue):
+                    status = (await client.sweep_detail(sweep_id)).view.status
+                    say(f"sweep {sweep_id} {status}; {measured}")
+                    return
+                if snapshot.queue_paused_why and snapshot.sweep is None:
+                    raise _held(sweep_id, snapshot)
+    except LabError as error:
+        say(f"sweep {sweep_id} is not aborted: {error}")
+
+
+def _held(sweep_id: int, snapshot: Snapshot) -> LabError:
+    """That the queue has paused by itself before the sweep was over, and why."""
+    return LabError(
+        f"sweep {sweep_id} waits, the queue is paused: {snapshot.queue_paused_why}",
+        "once that is mended, `lab-tui queue resume` goes on",
+    )
 
 
 async def _given_back(client: EngineClient, known: tuple[str, ...]) -> None:

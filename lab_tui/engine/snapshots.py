@@ -107,6 +107,7 @@ class Snapshots:
             sweep=self._queue.running(),
             queue=self._queue.views(),
             queue_paused=self._queue.paused,
+            queue_paused_why=self._queue.paused_why,
             fleet_owed=self._queue.before.owed,
             gpus=reading.gpus,
             gpu_reason=reading.gpu_reason,
@@ -140,13 +141,14 @@ class Snapshots:
         )
 
     def _notices(self) -> tuple[str, ...]:
-        rooms = (self._fleet, self._queue, self._queue.before, self._store)
+        rooms = (self._fleet, self._queue.before, self._store)
         notices = [room.notice for room in rooms if room.notice]
         front = self._fleet.front.view
         if front.state == FrontState.FAILED and front.reason:
             notices.append(front.reason)
         if self._queue.paused and self._queue.views():
-            notices.append("the sweep queue is paused: p or `lab-tui queue resume` goes on")
+            why = f" ({self._queue.paused_why})" if self._queue.paused_why else ""
+            notices.append(f"the sweep queue is paused{why}: p or `lab-tui queue resume` goes on")
         return tuple(notices)
 
     async def _sample(self) -> None:

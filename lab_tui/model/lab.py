@@ -34,6 +34,7 @@ class Snapshot(Data, frozen=True, kw_only=True):
     sweep: SweepView | None  # the running one
     queue: tuple[SweepView, ...]  # running, paused and waiting, in order
     queue_paused: bool
+    queue_paused_why: str = ""  # why it paused by itself; "" where a person did
     fleet_owed: bool = False  # the sweeps have taken the machine: what was up before is to be given back
     gpus: tuple[GpuReading, ...]
     gpu_reason: str  # why `gpus` is empty; "" when it is not

@@ -53,7 +53,7 @@ class Queue:
         changed: Callable[[], None],
     ) -> None:
         self.paused = False
-        self.notice = ""  # why it stopped by itself, for the screen
+        self.paused_why = ""  # why it paused by itself; empty where a person did
         self._fleet = fleet
         self._store = store
         self._tools = Tools(fleet, store, meter, fit, changed)
@@ -173,7 +173,7 @@ class Queue:
 
     async def resume(self) -> None:
         """Go on."""
-        self.paused, self.notice = False, ""
+        self.paused, self.paused_why = False, ""
         self._wake.set()
         self._changed()
 
@@ -260,7 +260,7 @@ class Queue:
         except Exception as error:  # whatever it is, the queue outlives it, and says it
             log.error("the queue is paused: %s", error, exc_info=not isinstance(error, LabError))
             why = str(error) if isinstance(error, LabError) else f"internal error: {error!r}"
-            self.notice, self.paused = f"the queue is paused: {why}", True
+            self.paused_why, self.paused = why, True
             sweep = await self._as_kept(self._runner.sweep if self._runner else sweep)
             await self._weigh(sweep)
             self._waiting.insert(0, sweep)

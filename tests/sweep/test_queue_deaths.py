@@ -67,13 +67,13 @@ async def test_a_store_that_fails_pauses_the_queue_and_loses_nothing(
     monkeypatch.setattr(queue._store, "put_cells", full)
     cells.finish()
     await until(lambda: queue.paused, "the queue to pause")
-    assert "disk is full" in queue.notice
+    assert "disk is full" in queue.paused_why
     await until(lambda: [view.id for view in queue.views()] == [added.id])
     monkeypatch.setattr(queue._store, "put_cells", put_cells)
     await queue.resume()
     cells.finish(2)
     assert statuses(await finished(queue, added.id)) == [MEASURED] * 2
-    assert queue.notice == ""
+    assert queue.paused_why == ""
 
 
 async def test_an_error_of_our_own_pauses_the_queue_and_is_said(
@@ -87,7 +87,7 @@ async def test_an_error_of_our_own_pauses_the_queue_and_is_said(
     queue = await bench.queue(fleet)
     added = await queue.add(sweep(model, {"concurrency": (1,)}))
     await until(lambda: queue.paused, "the queue to pause")
-    assert "internal error: ZeroDivisionError" in queue.notice
+    assert "internal error: ZeroDivisionError" in queue.paused_why
     monkeypatch.setattr(course, "following", following)
     cells.finish()
     await queue.resume()

@@ -246,7 +246,7 @@ class LabScreen(PaneScreen, inherit_bindings=False):
 
 def _notices(snapshot: Snapshot) -> tuple[str, ...]:
     """What the engine wants known and the header does not say in its own words."""
-    paused = "queue is paused" if snapshot.queue_paused else ""
+    paused = "queue is paused" if snapshot.queue_paused and not snapshot.queue_paused_why else ""
     return tuple(
         notice
         for notice in snapshot.notices
