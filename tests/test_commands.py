@@ -6,7 +6,8 @@ import asyncio
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,19 @@ from lab_tui import paths
 from lab_tui.cli import bench, cut, fleet, parts, results, status, sweep, what_fits
 from lab_tui.cli.output import say, table
 from lab_tui.cli.service import unit_text
-from lab_tui.client import EngineSilent
+from lab_tui.client import EngineGone, EngineSilent
 from lab_tui.engine.logs import log_file
-from lab_tui.model import EngineInfo, InstanceState, LabError, Snapshot, SweepDetail, SweepSpec, SweepStatus
+from lab_tui.model import (
+    BenchEvent,
+    BenchSpec,
+    EngineInfo,
+    InstanceState,
+    LabError,
+    Snapshot,
+    SweepDetail,
+    SweepSpec,
+    SweepStatus,
+)
 from lab_tui.text import typed
 from lab_tui.ui.screens import picker
 from tests.store.helpers import sweep_spec, viewed
@@ -273,3 +284,18 @@ async def test_a_sweep_under_which_the_queue_pauses_by_itself_ends_with_the_reas
     assert capsys.readouterr().err == (
         "sweep 7 is not aborted: the store cannot be written: free disk space\n"
     )
+
+
+async def test_a_bench_says_that_its_engine_ended_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(FakeClient):
+        async def bench(self, spec: BenchSpec) -> AsyncGenerator[BenchEvent, None]:
+            yield BenchEvent(view=LOAD)
+            raise EngineGone
+
+    @asynccontextmanager
+    async def session() -> AsyncIterator[FakeClient]:
+        yield Killed()
+
+    monkeypatch.setattr(bench, "engine_session", session)
+    with pytest.raises(LabError, match="the engine ended under the bench, what was measured is lost"):
+        await bench._bench(BenchSpec(concurrency=1))

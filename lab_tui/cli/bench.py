@@ -24,6 +24,7 @@ from lab_tui.cli.output import (
     run,
     say,
 )
+from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import BenchSpec, LabError, LoadView, MachineLoad, Measurement, Slo, WindowSpec, Workload
 from lab_tui.starting import engine_session
 from lab_tui.text import energy, plural
@@ -172,8 +173,20 @@ def _at_least_one(**values: int | None) -> None:
 async def _bench(spec: BenchSpec) -> Measurement:
     """Measure, showing how it goes. The first ctrl-C closes the window, a second one gives up."""
     progress = Progress()
+    async with engine_session() as client:
+        try:
+            return await _measured(client, spec, progress)
+        except EngineGone as error:
+            progress.done()
+            raise LabError(
+                "the engine ended under the bench, what was measured is lost",
+                "`lab-tui logs engine` may say why; run it again",
+            ) from error
+
+
+async def _measured(client: EngineClient, spec: BenchSpec, progress: Progress) -> Measurement:
+    """The result, once it is there. Raises EngineGone when none comes, LabError when it cannot be had."""
     async with (
-        engine_session() as client,
         aclosing(client.bench(spec)) as events,
         first_interrupt(client.stop_bench) as told,
     ):
@@ -189,7 +202,7 @@ async def _bench(spec: BenchSpec) -> Measurement:
             if event.result is not None:
                 progress.done()
                 return event.result
-    raise LabError("the engine stopped meanwhile", "see `lab-tui logs engine`")
+    raise EngineGone
 
 
 def _machine_lines(machine: MachineLoad) -> list[str]:
