@@ -35,7 +35,7 @@ def write(files: Mapping[Path, str]) -> None:
         try:
             if len(files) > 1:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            path.write_text(text, "utf-8")
             if text.startswith("#!"):
                 path.chmod(path.stat().st_mode | 0o111)
         except OSError as error:

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 
 HINT = re.compile(r"(^|`|\$ )lab-tui(?=[ `])")
 PROGRAM = "LAB_TUI_PROGRAM"  # the word by which this program was called, where that is not its own name
@@ -39,6 +39,17 @@ def printable_lines(text: str) -> str:
 def printable_json(text: str) -> str:
     """A JSON document with what does not print escaped in JSON's own way, so that it means the same."""
     return "\n".join(_each(line, _escaped_in_json) for line in text.split("\n"))
+
+
+def ascii_json(text: str) -> str:
+    """A JSON document in ASCII alone that means the same."""
+    return text if text.isascii() else re.sub(r"[^\x00-\x7f]", lambda found: _escaped_in_json(found[0]), text)
+
+
+def speak_utf8(environ: MutableMapping[str, str]) -> None:
+    """Make every Python that is started with ``environ`` read and write UTF-8, whatever the terminal does."""
+    environ["PYTHONUTF8"] = "1"
+    environ.pop("PYTHONIOENCODING", None)
 
 
 def one_cell(text: str) -> str:

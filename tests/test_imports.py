@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import time
@@ -88,3 +90,29 @@ def test_an_engine_that_runs_has_loaded_no_screen_library(home: Path) -> None:
     modules = named(output)
     assert "uvloop" in modules
     assert not modules & {"textual", "rich", "plotext", "typer", "xllamacpp", "numpy", "gguf"}
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_output_in_another_encoding_has_likenesses_and_json_keeps_its_meaning(encoding: str) -> None:
+    text = "4×8 ≈ ● 模"
+    script = f"""
+import os
+from lab_tui.cli import output
+from lab_tui.text import speak_utf8
+output.show_in_any_encoding()
+speak_utf8(os.environ)
+output.put({text!r})
+output.put_json({{"a": {text!r}}})
+output.say({text!r})
+assert os.environ["PYTHONUTF8"] == "1" and "PYTHONIOENCODING" not in os.environ
+output.put_file({text!r})
+"""
+    own = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=own, capture_output=True, check=True, timeout=60
+    )
+    shown = "4×8 ~ * ??" if encoding == "latin-1" else "4x8 ~ * ??"
+    first, *document, last = done.stdout.splitlines()
+    assert (first.decode(encoding), last.decode()) == (shown, text)
+    assert json.loads(b"".join(document)) == {"a": text}
+    assert done.stderr.decode(encoding) == f"{shown}\n"

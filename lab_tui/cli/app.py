@@ -10,9 +10,9 @@ import typer
 
 from lab_tui import __version__
 from lab_tui.cli import bench, engine, fleet, parts, queue, results, service, status, sweep, winner
-from lab_tui.cli.output import fail, put, run
+from lab_tui.cli.output import fail, put, run, show_in_any_encoding
 from lab_tui.model import LabError
-from lab_tui.text import program
+from lab_tui.text import program, speak_utf8
 
 EPILOG = "Without a command: the screen. Every command takes --help."
 app = typer.Typer(
@@ -70,6 +70,8 @@ def screen(
 
 def main() -> None:
     """The entry point: every refusal is one line and exit 1."""
+    show_in_any_encoding()
+    speak_utf8(os.environ)  # of all that is started from here
     try:
         app(prog_name=program())
     except LabError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
+import io
 import os
 import re
 import shutil
@@ -15,12 +17,35 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from lab_tui import tasks
-from lab_tui.text import printable, printable_json, printable_lines, typed
+from lab_tui.text import ascii_json, printable, printable_json, printable_lines, typed
 
 T = TypeVar("T")
 
 INTERRUPTED = 130
 FIGURE = re.compile(r"-?|[\d.,/hms]+[A-Z%]?")  # 1,226.4  16/16  2h05  5.1G: what a table has to the right
+
+
+UTF_8 = codecs.lookup("utf-8")
+
+
+def show_in_any_encoding() -> None:
+    """Standard output and error show a sign that their encoding has not by its likeness in ASCII."""
+    codecs.register_error("likeness", _likeness)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="likeness")
+
+
+def _likeness(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    from lab_tui.ui.glyphs import plain  # of use here alone
+
+    return plain(error.object[error.start : error.end]), error.end
+
+
+def _speaks_utf8(encoding: str | None) -> bool:
+    return encoding is None or codecs.lookup(encoding) == UTF_8
 
 
 def say(text: str) -> None:
@@ -34,7 +59,9 @@ def put(text: str) -> None:
 
 
 def put_file(text: str) -> None:
-    """The content of a file: exact, except on a terminal."""
+    """The content of a file: exact and in UTF-8, except on a terminal."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")
     _put(printable_lines(text) if sys.stdout.isatty() else text)
 
 
@@ -64,12 +91,17 @@ def _mute_stdout() -> None:
 
 def put_json(value: Any) -> None:
     """One JSON document."""
-    _put(printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
+    _put_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def put_json_line(value: Any) -> None:
     """One JSON document on one line, of several."""
-    _put(printable_json(msgspec.json.encode(value).decode()))
+    _put_json(msgspec.json.encode(value).decode())
+
+
+def _put_json(text: str) -> None:
+    text = printable_json(text)
+    _put(text if _speaks_utf8(sys.stdout.encoding) else ascii_json(text))
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

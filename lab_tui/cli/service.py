@@ -69,10 +69,10 @@ def install() -> None:
     _need_systemd()
     file = _file()
     try:
-        if file.exists() and not file.read_text().startswith(MARK):
+        if file.exists() and not file.read_text("utf-8").startswith(MARK):
             raise LabError(f"{file} is not of lab-tui", "move it away")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(unit_text())
+        file.write_text(unit_text(), "utf-8")
     except OSError as error:
         raise LabError(f"cannot write {file} ({error.strerror})", "mend its permissions") from error
     say(f"wrote {printable(str(file))}")
@@ -95,7 +95,7 @@ def remove() -> None:
     file = _file()
     if not file.exists():
         raise LabError(f"there is no {file}", "`lab-tui service install` writes it")
-    if not file.read_text().startswith(MARK):
+    if not file.read_text("utf-8").startswith(MARK):
         raise LabError(f"{file} is not of lab-tui", "remove it yourself")
     try:
         _systemctl("disable", NAME)

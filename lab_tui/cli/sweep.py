@@ -337,7 +337,7 @@ async def _write(csv: Path, detail: SweepDetail) -> None:
     from lab_tui.store.export import to_csv
 
     try:
-        await asyncio.to_thread(csv.write_text, to_csv(detail))
+        await asyncio.to_thread(csv.write_text, to_csv(detail), "utf-8")
     except OSError as error:
         raise LabError(
             f"cannot write {csv} ({error.strerror}), sweep {detail.view.id} goes on",

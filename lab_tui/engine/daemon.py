@@ -26,7 +26,7 @@ from lab_tui.engine.api import run_server
 from lab_tui.engine.engine import Engine
 from lab_tui.model import LabError
 from lab_tui.serving import orphans
-from lab_tui.text import printable
+from lab_tui.text import printable, speak_utf8
 
 FORCE_S = 3.0  # after a second signal: then the process ends, whatever it waits for
 FORCED = 130
@@ -43,6 +43,7 @@ def main() -> int:
         logs = paths.ensure_writable(paths.logs_dir(), "XDG_STATE_HOME")
         lock = sole(runtime)
         orphans.mark(os.environ, runtime)
+        speak_utf8(os.environ)
         _log_to(logs / "engine.log")
         _raise_file_limit()
         engine = Engine(settings, runtime=runtime, state=state, logs=logs)

@@ -177,7 +177,7 @@ class Front:
         (self._folder / "tmp").mkdir(parents=True, exist_ok=True)
         candidate = self._folder / "candidate.conf"
         text = config_text(spec, nginx, self._generation)
-        candidate.write_text(text)
+        candidate.write_text(text, "utf-8")
         if spec.keys:  # else those of before stay
             write_private(self._folder / spec.keys_file, keys_text(spec.keys))
         test = await asyncio.create_subprocess_exec(

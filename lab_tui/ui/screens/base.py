@@ -233,7 +233,7 @@ class LabScreen(PaneScreen, inherit_bindings=False):
         try:
             paths.ensure_writable(file.parent, "XDG_STATE_HOME")
             file.touch(mode=0o600)
-            file.write_text(f"{text}\n")
+            file.write_text(f"{text}\n", "utf-8")
         except (LabError, OSError) as error:
             self.status.failed("", f"sent to the clipboard, but not kept in {file}: {error}")
             return
