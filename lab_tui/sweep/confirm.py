@@ -56,7 +56,8 @@ def field(cells: Sequence[CellView], slo: Slo) -> list[int]:
     A single figure that is the highest of many is too high more often than not, so they are ranked by
     figures which the neighbours and the drift so far have levelled, those that are only known widely by what
     they may well make. At least the next best takes part, so that the spread between runs is known where
-    the winner stands alone.
+    the winner stands alone; and the highest figure always does, for neighbours may level what really stands
+    out, and a reader who sees it asks.
     """
     first = _measured([msgspec.structs.replace(cell, repeats=()) for cell in cells], slo)
     highest = sorted(first, key=lambda index: first[index].tps, reverse=True)[:COMPARED]
@@ -66,7 +67,9 @@ def field(cells: Sequence[CellView], slo: Slo) -> list[int]:
     expected = {index: learnt.outlook(cells[index]) for index in highest}
     ranked = sorted(highest, key=lambda index: expected[index].high, reverse=True)
     floor = max(one.tps for one in expected.values()) * (1 - NEAR)
-    near = (i for place, i in enumerate(ranked[:MOST]) if place < FEWEST or expected[i].high >= floor)
+    near = [i for place, i in enumerate(ranked[:MOST]) if place < FEWEST or expected[i].high >= floor]
+    if highest[0] not in near:
+        near = [*near[: MOST - 1], highest[0]]
     return sorted(near)
 
 

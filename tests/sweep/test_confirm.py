@@ -8,6 +8,7 @@ import msgspec
 
 from lab_tui.model import CellStatus, CellView, Slo
 from lab_tui.sweep import confirm, summary
+from lab_tui.sweep.verdict import UNSTABLE, WIDE
 from tests.store.helpers import measurement, sweep_spec, viewed
 
 Rate = Callable[[int], float]
@@ -134,3 +135,25 @@ def test_runs_that_are_far_apart_settle_nothing() -> None:
     found = summary.amount(cells, Slo())
     assert found.best is not None and not found.best.confirmed
     assert "unstable" in found.remark
+
+
+def test_the_highest_figure_takes_part_though_its_neighbours_level_it() -> None:
+    """A real grid of SmolLM2 on two cores: one setting stands out of a plateau, and is known widely."""
+    axes = {"instances": (1, 2, 4), "parallel": (1, 2, 4), "concurrency": (1, 2, 4, 8)}
+    measured = (
+        (69.4, 2.1), (67.7, 2.3), (64.8, 9.1), (61.9, 11.3), (65.1, 4.1), (130.3, 6.7),
+        (130.4, 2.7), (129.8, 21.7), (67.6, 3.8), (131.0, 1.3), (127.9, 9.3), (119.1, 22.2),
+        (69.0, 1.8), (70.1, 3.3), (70.8, 25.6), (65.3, 11.6), (67.6, 4.2), (124.6, 10.3),
+        (133.0, 18.0), (133.0, 53.6), (70.6, 3.8), (131.5, 4.2), (133.7, 7.3), (132.6, 14.8),
+        (67.1, 3.2), (69.5, 3.5), (79.7, 4.6), (79.5, 12.2), (66.6, 3.5), (128.7, 10.4),
+        (130.4, 9.1), (156.5, 13.8), (66.9, 2.4), (128.4, 6.7), (125.9, 10.9), (129.5, 19.0),
+    )  # fmt: skip
+    cells = list(viewed(sweep_spec(axes=axes), *(tps for tps, _ in measured)))
+    for index, (tps, half_width) in enumerate(measured):
+        wide = {"verdict": UNSTABLE} if half_width > WIDE * tps else {}
+        cells[index] = msgspec.structs.replace(cells[index], result=measurement(tps, half_width, **wide))
+    field = confirm.field(cells, Slo())
+    assert 31 in field and len(field) <= confirm.MOST
+    confirmed(cells, lambda index: measured[index][0])
+    best = summary.amount(cells, Slo()).best
+    assert best is not None and (best.instances, best.parallel, best.concurrency) == (2, 4, 8)
