@@ -39,7 +39,7 @@ def ask_before_sweep(spec: SweepSpec, yes: bool) -> None:
 
 
 def _ask(what: str, counting: Coroutine[Any, Any, int], yes: bool) -> None:
-    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if yes or not _somebody_there():
         counting.close()
         return
     if streams := run(counting):
@@ -48,7 +48,7 @@ def _ask(what: str, counting: Coroutine[Any, Any, int], yes: bool) -> None:
 
 def go_on(said: str, yes: bool) -> None:
     """Ask on a terminal whether to go on all the same; a no ends the command. Elsewhere, only say it."""
-    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if yes or not _somebody_there():
         say(f"! {said}")
         return
     try:
@@ -57,6 +57,11 @@ def go_on(said: str, yes: bool) -> None:
     except typer.Abort:  # ctrl-C, which leaves the line unended
         say("")
         raise SystemExit(INTERRUPTED) from None
+
+
+def _somebody_there() -> bool:
+    """Whether there is a terminal to ask on."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 async def _cut_by_fleet(spec: FleetSpec) -> int:
