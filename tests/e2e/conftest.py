@@ -175,6 +175,11 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> A
     raise AssertionError(f"{what}: not within {timeout_s:.0f} s")
 
 
+def states(lab: Lab) -> list[str]:
+    """What its instances are, in their order. A screen and the engine are not of one moment: wait for it."""
+    return [i["state"] for i in lab.status()["instances"]]
+
+
 @pytest.fixture
 def lab(home: Path, tiny_model: Path) -> Iterator[Lab]:
     """A lab that leaves nothing running, however the test ended."""

@@ -20,11 +20,7 @@ import pytest
 from lab_tui import paths
 from lab_tui.engine.last import LastFleet
 from lab_tui.model import FleetSpec
-from tests.e2e.conftest import Lab, until
-
-
-def states(lab: Lab) -> list[str]:
-    return [i["state"] for i in lab.status()["instances"]]
+from tests.e2e.conftest import Lab, states, until
 
 
 def test_a_fleet_from_up_to_down(lab: Lab) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import Lab, until
+from tests.e2e.conftest import Lab, states, until
 
 
 class Terminal:
@@ -104,8 +104,9 @@ def test_start_stop_sweep_detach_attach(lab: Lab, terminal: Terminal, width: int
     terminal.keys("x")  # the first instance is selected; it asks, Cancel has the focus
     terminal.shows("Cancel")
     terminal.keys("Tab", "Enter")
-    terminal.shows(ready(1))
-    assert [i["state"] for i in lab.status()["instances"]] == ["stopped", "ready"]
+    terminal.shows(ready(1))  # said when it begins to stop
+    until(lambda: states(lab) == ["stopped", "ready"], "it has stopped")
+    terminal.shows(rf"○ stopped +{lab.base_port}\b")
     terminal.keys("s")
     terminal.shows(ready(2))
 
@@ -158,7 +159,7 @@ def test_a_signal_ends_the_screen_and_nothing_else(
     os.kill(terminal.pid(), number)
     text = terminal.shows("EXIT=")
     assert "Instances" not in text  # the terminal is as it was
-    assert [i["state"] for i in lab.status()["instances"]] == ["ready", "ready"]
+    assert states(lab) == ["ready", "ready"]
 
 
 def test_a_killed_terminal_ends_only_the_screen(lab: Lab, terminal: Terminal) -> None:
@@ -168,7 +169,7 @@ def test_a_killed_terminal_ends_only_the_screen(lab: Lab, terminal: Terminal) ->
     screen = psutil.Process(terminal.pid())
     terminal.tmux("kill-server")
     until(lambda: not screen.is_running() or screen.status() == psutil.STATUS_ZOMBIE, "the screen has ended")
-    assert [i["state"] for i in lab.status()["instances"]] == ["ready", "ready"]
+    assert states(lab) == ["ready", "ready"]
 
 
 def test_a_first_start_starts_an_engine_and_says_what_to_do(lab: Lab, terminal: Terminal) -> None:
@@ -190,4 +191,4 @@ def test_without_a_terminal_it_says_so(lab: Lab) -> None:
 def test_the_demo_moves(lab: Lab, terminal: Terminal) -> None:
     terminal.open(120, 40, "--demo")
     terminal.shows(r"quick.*\d+/12")
-    assert len(lab.status()["instances"]) >= 1
+    until(lambda: lab.status()["instances"], "its fleet starts")
