@@ -3,6 +3,9 @@
 Starts an engine of its own with 16 small instances, loads them, and prints: the time to the first frame,
 bytes and processor time a second at 80×24 and 200×50 under load and at rest, and how long a key takes
 until the screen shows it while 1,024 streams run. Nothing of it touches the user's own lab.
+
+The tiny model makes thousands of tokens a second, each of which wakes every HTTP thread of its server:
+the hardest case for whoever waits for a processor. ``--model`` takes a real one.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 from own_lab import lab_tui, own_lab
@@ -128,8 +132,10 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each look at the cost")
     parser.add_argument("--presses", type=int, default=40)
+    parser.add_argument("--model", type=Path, help="a GGUF file; a tiny one of random weights without it")
     args = parser.parse_args()
-    with own_lab(args.instances) as env:
+    model = {"SERVE_MODEL": str(args.model.absolute())} if args.model else {}
+    with own_lab(args.instances, **model) as env:
         lab_tui(env, "up", "-i", str(args.instances), "-p", "4", "--max-streams", str(STREAMS))
         up = time.monotonic()
         starts = []

@@ -26,13 +26,13 @@ def own_lab(instances: int, **settings: str) -> Iterator[dict[str, str]]:
         mine = ("XDG_", "LAB_TUI_", "LLAMA_", "COLUMNS", "LINES")
         env = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
         env |= {"HOME": folder, "XDG_RUNTIME_DIR": str(home / "run"), "TERM": "xterm-256color"}
-        settings |= {
+        own = {
             "SERVE_MODEL": str(model),
             "SERVE_BASE_PORT": str(free_ports(instances)),
             "SERVE_FRONT_PORT": str(free_port()),
             "ENGINE_CALIBRATE": "false",
         }
-        env |= {f"LAB_TUI_{name}": value for name, value in settings.items()}
+        env |= {f"LAB_TUI_{name}": value for name, value in (own | settings).items()}
         try:
             yield env
         finally:
