@@ -114,6 +114,43 @@ def test_a_sweep_asks_before_it_takes_the_fleet_over(monkeypatch: pytest.MonkeyP
     assert asked.sweep("") == ""  # it waits until the queue goes on
 
 
+def test_a_queue_that_goes_on_asks_before_it_takes_the_fleet_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+
+    def resume(answer: str = "", *, yes: bool = False) -> str:
+        return asked.before(lambda: cut.ask_before_resume(yes), answer)
+
+    assert resume() == ""  # nothing waits
+    waits = replace(asked.client.state, queue=(sweep_view(),), queue_paused=True)
+    asked.client.state = waits
+    assert "takes the fleet over and cuts 57 live streams" in resume("y")
+    assert resume(yes=True) == ""
+    with pytest.raises(SystemExit):
+        resume("n")
+    asked.client.state = replace(waits, sweep=sweep_view())
+    assert resume() == ""  # its last cell runs, on a fleet of its own
+    asked.client.state = waits
+    asked.kept = 4
+    assert resume() == ""
+
+
+def test_an_engine_that_serves_is_stopped_only_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+
+    def stop(answer: str = "", *, yes: bool = False) -> str:
+        return asked.before(lambda: cut.ask_before_stop(yes), answer)
+
+    assert "This stops 4 instances and cuts 76 live streams; --keep-fleet lets" in stop("y")
+    assert stop(yes=True) == ""
+    with pytest.raises(SystemExit):
+        stop("n")
+    idle = tuple(instance(index, busy=0, queue=0) for index in range(1))
+    asked.client.state = replace(asked.client.state, instances=idle)
+    assert "This stops 1 instance; --keep-fleet" in stop("y")
+    asked.client.state = replace(asked.client.state, instances=())
+    assert stop() == ""
+
+
 def test_what_would_be_refused_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Asked(monkeypatch)
     asked.client.refusal = LabError("a sweep is using the fleet")

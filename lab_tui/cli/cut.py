@@ -15,8 +15,8 @@ import typer
 
 from lab_tui import access, paths
 from lab_tui.cli.output import INTERRUPTED, fail, run, say
-from lab_tui.client import EngineClient, EngineGone
-from lab_tui.model import FleetSpec, InstanceView, Snapshot, SweepSpec
+from lab_tui.client import EngineClient, EngineGone, EngineSilent
+from lab_tui.model import FleetSpec, InstanceView, LabError, Snapshot, SweepSpec
 from lab_tui.text import plural
 
 if TYPE_CHECKING:
@@ -36,6 +36,17 @@ def ask_before_cutting(spec: FleetSpec, yes: bool) -> None:
 def ask_before_sweep(spec: SweepSpec, yes: bool) -> None:
     """The same before a sweep takes the fleet over."""
     _ask("The sweep takes the fleet over and cuts {streams}.", _cut_by_sweep(spec), yes)
+
+
+def ask_before_resume(yes: bool) -> None:
+    """The same before the queue goes on with the sweep that is next."""
+    _ask("The sweep that is next takes the fleet over and cuts {streams}.", _cut_by_resume(), yes)
+
+
+def ask_before_stop(yes: bool) -> None:
+    """On a terminal, ask before the fleet ends with its engine, whether or not there are streams on it."""
+    if not yes and _somebody_there() and (what := run(_stopped())):
+        go_on(what, yes)
 
 
 def _ask(what: str, counting: Coroutine[Any, Any, int], yes: bool) -> None:
@@ -89,6 +100,38 @@ async def _cut_by_sweep(spec: SweepSpec) -> int:
         if streams:
             await client.outline(spec)
     return streams
+
+
+async def _cut_by_resume() -> int:
+    """None while a sweep runs: the fleet is its own already."""
+    async with EngineClient() as client:
+        try:
+            snapshot = await client.snapshot()
+        except EngineGone:
+            return 0
+        if snapshot.sweep or not snapshot.queue_paused or not snapshot.queue or not _live(snapshot):
+            return 0
+        spec = (await client.sweep_detail(snapshot.queue[0].id)).spec
+        return await _streams_cut(await asyncio.to_thread(_fleets, spec), snapshot)
+
+
+async def _stopped() -> str:
+    """What ends with the engine, as a sentence; "" where nothing serves."""
+    async with EngineClient() as client:
+        try:
+            snapshot = await client.snapshot()
+        except EngineGone:
+            return ""
+        except EngineSilent:
+            raise
+        except LabError as error:  # it is of another version
+            return f"This stops the fleet as well if there is one, which is not known: {error.message}."
+    serving = sum(view.pid is not None for view in snapshot.instances)
+    if not serving:
+        return ""
+    live = (snapshot.busy or 0) + (snapshot.waiting or 0)
+    cuts = f" and cuts {plural(live, 'live stream')}" if live else ""
+    return f"This stops {plural(serving, 'instance')}{cuts}; --keep-fleet lets them go on."
 
 
 def _fleets(spec: SweepSpec) -> tuple[FleetSpec, ...]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lab_tui import __version__, paths
+from lab_tui.cli.cut import Yes, ask_before_stop
 from lab_tui.cli.fleet import Json
 from lab_tui.cli.output import duration, fail, put, put_json, run, say
 from lab_tui.client import EngineClient, EngineGone
@@ -33,8 +34,10 @@ def run_engine() -> None:
 @engine.command("stop")
 def stop_engine(
     keep_fleet: Annotated[bool, typer.Option("--keep-fleet", help="Let instances and nginx go on.")] = False,
+    yes: Yes = False,
 ) -> None:
-    """Stop the engine and, unless it is kept, the fleet."""
+    """Stop the engine and, unless it is kept, the fleet; where one serves it asks on a terminal."""
+    ask_before_stop(yes or keep_fleet)
     run(_stop(keep_fleet))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lab_tui.cli.cut import Yes, ask_before_resume
 from lab_tui.cli.output import put, run, say
 from lab_tui.cli.status import sweep_line
 from lab_tui.client import EngineClient
@@ -49,8 +50,9 @@ def pause() -> None:
 
 
 @queue.command()
-def resume() -> None:
-    """Go on; starts an engine where none runs."""
+def resume(yes: Yes = False) -> None:
+    """Go on; starts an engine where none runs. Where that cuts live streams it asks on a terminal."""
+    ask_before_resume(yes)
     run(_resume())
 
 
