@@ -55,13 +55,30 @@ class EngineGone(LabError):
 
 
 class EngineSilent(LabError):
-    """An engine is there and does not answer, such as one that was stopped by a signal."""
+    """An engine is there and does not answer: one that was suspended, or has no processor time to."""
 
-    def __init__(self, pid: str) -> None:
-        super().__init__(
-            f"the engine (pid {pid}) does not answer",
-            f"`kill -CONT {pid}` if it was stopped; after `kill -9 {pid}` the next one takes its fleet over",
-        )
+    def __init__(self, pid: int | None) -> None:
+        super().__init__(*_silence(pid))
+
+
+def _silence(pid: int | None) -> tuple[str, str]:
+    """What is wrong with an engine that does not answer, by what the system says of it, and what to do."""
+    import psutil  # of use here alone
+
+    if pid is None:
+        return "the engine does not answer, and which process it is cannot be told", "try again"
+    try:
+        status = psutil.Process(pid).status()
+    except psutil.Error:
+        return f"the engine (pid {pid}) has ended", "try again: the next one takes its fleet over"
+    if status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+        who = f"the engine (pid {pid}) is suspended by a signal or a debugger"
+        return who, f"`kill -CONT {pid}` lets it go on"
+    return (
+        f"the engine (pid {pid}) is busy, or this machine is, and has not answered for"
+        f" {PATIENCE_S + PULSE_S:.0f} s",
+        f"wait and try again; `kill -9 {pid}` only as a last resort: the next one takes its fleet over",
+    )
 
 
 class EngineClient:
@@ -276,12 +293,12 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes:
     return await anext(chunks, b"")
 
 
-def _pid(runtime: Path) -> str:
-    """The engine's, from its lock."""
+def _pid(runtime: Path) -> int | None:
+    """The engine's, from its lock; None when that cannot be told."""
     try:
-        return (runtime / paths.LOCK).read_text().strip() or "unknown"
-    except OSError:
-        return "unknown"
+        return int((runtime / paths.LOCK).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _check_version(version: str) -> None:

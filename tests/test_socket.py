@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from lab_tui import __version__, paths
-from lab_tui.client import EngineClient
+from lab_tui.client import EngineClient, EngineSilent
 from lab_tui.engine import peer
 from lab_tui.engine.api import run_server
 from lab_tui.engine.engine import Engine
@@ -89,7 +91,7 @@ async def test_an_engine_that_hangs_is_said_and_a_slow_one_is_waited_for(
     monkeypatch.setattr("lab_tui.client.PATIENCE_S", 0.05)
     monkeypatch.setattr("lab_tui.client.PULSE_S", 0.2)
     paths.ensure_private(paths.runtime_dir())
-    (paths.runtime_dir() / paths.LOCK).write_text("4711")
+    (paths.runtime_dir() / paths.LOCK).write_text(f"{os.getpid()}")
     hangs = asyncio.Event()
 
     async def engine(_: web.Request) -> web.Response:
@@ -129,12 +131,30 @@ async def test_an_engine_that_hangs_is_said_and_a_slow_one_is_waited_for(
         async with EngineClient() as client:
             assert await client.presets() == {}
             seen = []
-            with pytest.raises(LabError, match=r"the engine \(pid 4711\) does not answer: `kill -CONT 4711`"):
+            with pytest.raises(LabError, match=rf"the engine \(pid {os.getpid()}\) is busy"):
                 async for line in client.logs("0", follow=True):
                     seen.append(line.text)
             assert seen == ["a", "b"]
             async with asyncio.timeout(5):
-                with pytest.raises(LabError, match="does not answer"):
+                with pytest.raises(LabError, match="has not answered"):
                     await client.sweep_detail(1)
     finally:
         await runner.cleanup()
+
+
+def test_why_an_engine_is_silent_decides_on_the_advice() -> None:
+    """It is a process that sleeps, then one that is suspended, then none."""
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        assert f"wait and try again; `kill -9 {child.pid}` only as a last" in str(EngineSilent(child.pid))
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        suspended = str(EngineSilent(child.pid))
+        assert suspended.endswith(
+            f"is suspended by a signal or a debugger: `kill -CONT {child.pid}` lets it go on"
+        )
+    finally:
+        child.kill()
+        child.wait()
+    assert "has ended" in str(EngineSilent(child.pid))
+    assert "kill" not in str(EngineSilent(None))
