@@ -216,6 +216,23 @@ async def test_an_engine_that_hangs_is_one_of_the_parts_that_doctor_tells(
     assert not part.found and f"(pid {os.getpid()}) is busy" in part.problem and "try again" in part.remedy
 
 
+def test_doctor_goes_on_where_the_settings_are_broken(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    file = paths.config_file()
+    file.parent.mkdir()
+    file.write_text("[serve]\ninstances = -4\n")
+    with pytest.raises(SystemExit) as end:
+        parts.doctor(as_json=True)
+    told = msgspec.json.decode(capsys.readouterr().out)["parts"]
+    assert end.value.code == 1
+    assert {"llama-server", "nginx", "model", "engine"} < {part["name"] for part in told}
+    assert (told[0]["name"], told[0]["found"]) == ("settings", False)
+    assert told[0]["problem"].startswith(f"{file}: serve.instances: expected `int` >= 1")
+    assert "mend or remove that key" in told[0]["remedy"]
+
+
 def test_a_front_for_others_says_where_it_listens() -> None:
     here = snapshot()
     assert "front http://127.0.0.1:8088 2/4 ready" in status.status_text(here)

@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Which parts are used, their versions, and how to get what is missing. Exit 1 when one is."""
+    """Which parts are used, their versions, what is wrong and how to mend it. Exit 1 when something is."""
     parts = run(_survey())
     if as_json:
         put_json({"parts": parts, "places": _places()})
@@ -62,11 +62,20 @@ def doctor(as_json: Json = False) -> None:
 async def _survey() -> list[Part]:
     from lab_tui.serving.parts import survey
 
-    settings = config.load()
+    settings, wrong = _settings()
     served, model, engine, mps, left = await asyncio.gather(
         survey(settings), asyncio.to_thread(_model, settings), _engine(), _mps(), _orphans()
     )  # beside each other, for an engine that hangs keeps each of them waiting
-    return [*served, model, engine, *mps, *left]
+    return [*wrong, *served, model, engine, *mps, *left]
+
+
+def _settings() -> tuple[config.Settings, list[Part]]:
+    """What to look for; and where nobody can read what is asked, the defaults, and what is wrong with it."""
+    try:
+        return config.load(), []
+    except LabError as error:
+        problem = f"{error.message} (what follows is by the defaults)"
+        return config.Settings(), [Part(name="settings", found=False, problem=problem, remedy=error.remedy)]
 
 
 async def _mps() -> list[Part]:
