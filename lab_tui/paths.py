@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pwd
 import stat
 import tempfile
 from pathlib import Path
@@ -52,14 +54,24 @@ def copied_file() -> Path:
 
 
 def runtime_dir() -> Path:
-    """The socket, the lock and nginx's working folder: one per user, gone after a reboot."""
+    """The socket, the lock and nginx's working folder: one per user and HOME, gone after a reboot."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base:
         return Path(base) / APP
     run_user = Path(f"/run/user/{os.getuid()}")
     if run_user.is_dir() and os.access(run_user, os.W_OK):
-        return run_user / APP
-    return Path(tempfile.gettempdir()) / f"{APP}-{os.getuid()}"
+        return run_user / f"{APP}{_other_home()}"
+    return Path(tempfile.gettempdir()) / f"{APP}-{os.getuid()}{_other_home()}"
+
+
+def _other_home() -> str:
+    """What tells the folder of a HOME that is not the user's own; short, for a socket must fit below it."""
+    home = os.path.realpath(Path("~").expanduser())
+    try:
+        own = os.path.realpath(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # nobody has entered this user, as in a container
+        own = None
+    return "" if home == own else f"-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}"
 
 
 def socket_path() -> Path:

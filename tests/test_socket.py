@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -76,6 +77,22 @@ def test_a_runtime_folder_that_is_not_ours_is_refused(
     for refused in (lambda: paths.ensure_private(folder), EngineClient):
         with pytest.raises(LabError, match=says):
             refused()
+
+
+def test_each_home_of_a_user_has_a_runtime_folder_of_its_own(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    here = paths.runtime_dir()
+    (home / "link").symlink_to(home)
+    monkeypatch.setenv("HOME", str(home / "link"))
+    assert paths.runtime_dir() == here
+    monkeypatch.setenv("HOME", str(home / "run"))
+    assert paths.runtime_dir() != here
+    assert paths.socket_path()  # it is not too long
+    monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)
+    assert paths.runtime_dir().name in ("lab-tui", f"lab-tui-{os.getuid()}")
+    assert here.parent == paths.runtime_dir().parent and here.name.startswith(paths.runtime_dir().name)
 
 
 def test_a_runtime_folder_that_others_could_read_is_closed() -> None:
