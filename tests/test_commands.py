@@ -16,7 +16,8 @@ import pytest
 from msgspec.structs import replace
 
 from lab_tui import paths
-from lab_tui.cli import bench, cut, fleet, parts, results, status, sweep, what_fits
+from lab_tui.cli import bench, cut, fleet, parts, queue, results, status, sweep, what_fits
+from lab_tui.cli.app import app
 from lab_tui.cli.output import say, table
 from lab_tui.cli.service import unit_text
 from lab_tui.client import EngineGone, EngineSilent
@@ -31,6 +32,7 @@ from lab_tui.model import (
     SweepDetail,
     SweepSpec,
     SweepStatus,
+    SweepView,
 )
 from lab_tui.text import typed
 from lab_tui.ui.screens import picker
@@ -231,6 +233,29 @@ def test_doctor_goes_on_where_the_settings_are_broken(
     assert (told[0]["name"], told[0]["found"]) == ("settings", False)
     assert told[0]["problem"].startswith(f"{file}: serve.instances: expected `int` >= 1")
     assert "mend or remove that key" in told[0]["remedy"]
+
+
+def test_queue_and_results_are_documents_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @asynccontextmanager
+    async def session() -> AsyncIterator[FakeClient]:
+        yield client
+
+    client = FakeClient(snapshot(queue_paused=True))
+    client.finished = [sweep_view(3)]
+    monkeypatch.setattr(queue, "EngineClient", lambda: client)
+    monkeypatch.setattr(results, "engine_session", session)
+    for name in ("queue", "results"):
+        app([name, "--json"], standalone_mode=False)
+        said = capsys.readouterr()
+        kept = client.state.queue if name == "queue" else asyncio.run(client.sweeps())
+        assert msgspec.json.decode(said.out, type=list[SweepView]) == list(kept)
+        assert ("queue is paused" in said.err) == (name == "queue")
+    with pytest.raises(LabError, match="put it after `show`"):
+        app(["results", "--json", "show", "3"], standalone_mode=False)
+    with pytest.raises(LabError, match="leave it out"):
+        app(["queue", "--json", "pause"], standalone_mode=False)
 
 
 def test_a_front_for_others_says_where_it_listens() -> None:

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from lab_tui.cli.cut import Yes, ask_before_resume
-from lab_tui.cli.output import put, run, say
+from lab_tui.cli.fleet import Json
+from lab_tui.cli.output import put, put_json, run, say
 from lab_tui.cli.status import sweep_line
 from lab_tui.client import EngineClient
+from lab_tui.model import LabError
 from lab_tui.starting import engine_session
 
 queue = typer.Typer(help="Sweeps that wait and the one that runs.", rich_markup_mode=None)
@@ -22,16 +24,18 @@ def register(app: typer.Typer) -> None:
 
 
 @queue.callback(invoke_without_command=True)
-def _show_queue(context: typer.Context) -> None:
+def _show_queue(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
-        run(_queue_text())
+        run(_queue_text(as_json))
+    elif as_json:
+        raise LabError("--json is for `lab-tui queue` alone", "leave it out, or the command")
 
 
-async def _queue_text() -> None:
+async def _queue_text(as_json: bool = False) -> None:
     async with EngineClient() as client:
         snapshot = await client.snapshot()
     lines = [sweep_line(view) for view in snapshot.queue] or ["the queue is empty"]
-    put("\n".join(lines))
+    put_json(snapshot.queue) if as_json else put("\n".join(lines))
     if snapshot.queue_paused:
         why = f" ({snapshot.queue_paused_why})" if snapshot.queue_paused_why else ""
         say(f"the queue is paused{why}: `lab-tui queue resume` goes on")

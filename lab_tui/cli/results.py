@@ -33,9 +33,11 @@ def register(app: typer.Typer) -> None:
 
 
 @results.callback(invoke_without_command=True)
-def _default(context: typer.Context) -> None:
+def _default(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
-        list_results()
+        list_results(as_json)
+    elif as_json:
+        raise LabError("--json goes to the command", f"put it after `{context.invoked_subcommand}`")
 
 
 @results.command("list")
