@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lab_tui.model import (
     FLEET_FORMATS,
@@ -13,7 +13,10 @@ from lab_tui.model import (
     SweepDetail,
 )
 from lab_tui.serving import compose, llama_server, standalone, units
+from lab_tui.serving.cards import CUDA, ROCM, main_kind
 from lab_tui.serving.fleet import Fleet
+from lab_tui.serving.mps import NVIDIA
+from lab_tui.serving.parts import LlamaServer
 from lab_tui.store import export
 
 TABLES: dict[str, Callable[[SweepDetail], str]] = dict(
@@ -49,6 +52,7 @@ async def fleet_files(
     server, nginx = await fleet.find_parts()
     llama_server.check_extra_args(server, spec.extra_args)
     seats = await fleet.seats(spec)
+    without = spec.gpu_layers == 0 and not any(seat.cards for seat in seats)
     recipe = standalone.Recipe(
         origin=asked.origin,
         spec=spec,
@@ -56,6 +60,16 @@ async def fleet_files(
         server=server,
         nginx=nginx,
         ready_timeout_s=ready_timeout_s,
-        cuda=bool(gpus) and spec.gpu_layers != 0,
+        backend="" if without else _backend(server, gpus),
     )
     return FLEETS[asked.format](recipe)
+
+
+def _backend(server: LlamaServer, gpus: Sequence[GpuReading]) -> str:
+    """By which containers may use the cards: as this build does, else as is usual for their maker."""
+    makers = {gpu.maker for gpu in gpus}
+    if server.devices:
+        kind = main_kind(server.devices)
+        # A container gets these cards by NVIDIA's own way, which brings no Vulkan into it.
+        return f"{kind} on NVIDIA's cards" if kind == "Vulkan" and NVIDIA in makers else kind
+    return CUDA if NVIDIA in makers else ROCM if "AMD" in makers else ""

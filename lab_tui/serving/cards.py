@@ -79,6 +79,12 @@ def parse_devices(text: str) -> tuple[Device, ...]:
     return tuple(device for device in devices if device.kind not in NOT_CARDS)
 
 
+def main_kind(devices: Sequence[Device]) -> str:
+    """The backend whose cards instances are given, where a build has several; "" where it has none."""
+    kinds = [device.kind for device in devices]
+    return next((known for known in (CUDA, ROCM) if known in kinds), kinds[0] if kinds else "")
+
+
 def usable(
     devices: Sequence[Device] | None,
     gpus: Sequence[GpuReading],
@@ -101,7 +107,7 @@ def usable(
             remedy=f"take a build for your cards, {LEAVE_IT}",
             no_card=True,
         )
-    kind = next((known for known in (CUDA, ROCM) if known in kinds), kinds[0])
+    kind = main_kind(devices)
     chosen = [device for device in devices if device.kind == kind]
     first_part = kind if len(kinds) > 1 else ""  # else a card of another backend would be used beside it
     if kind == CUDA and any(gpu.maker == "NVIDIA" and gpu.uuid for gpu in gpus):

@@ -11,14 +11,23 @@ from pathlib import Path
 import msgspec
 
 from lab_tui.model import LabError
+from lab_tui.serving.cards import CUDA, ROCM
 from lab_tui.serving.cores import span
 from lab_tui.serving.nginx_conf import KEYS_FILE
 from lab_tui.serving.parts import Nginx
 from lab_tui.serving.placement import Seat
 from lab_tui.serving.standalone import FOREGROUND, NAME, Recipe
 
-SERVER_IMAGE = "ghcr.io/ggml-org/llama.cpp:server"
-CUDA_IMAGE = "ghcr.io/ggml-org/llama.cpp:server-cuda"
+IMAGE = "ghcr.io/ggml-org/llama.cpp:server"
+# What the name of the image goes on with for each backend, and what lets a container have the cards; it
+# runs as root, who needs no group for them. Facts: llama.cpp's docs/docker.md.
+BACKENDS = {
+    "": ("", ""),
+    CUDA: ("-cuda", "  gpus: all\n"),
+    ROCM: ("-rocm", "  devices: [/dev/kfd, /dev/dri]\n"),
+    "Vulkan": ("-vulkan", "  devices: [/dev/dri]\n"),
+    "SYCL": ("-intel", "  devices: [/dev/dri]\n"),
+}
 NGINX = Nginx(command=("nginx",), source="image", version=(1, 28))
 MODELS = "/models"
 KEYS = "/run/secrets/api_keys"  # where compose puts the secret of that name
@@ -33,7 +42,7 @@ x-instance: &instance
   image: {image}
   network_mode: host
   restart: unless-stopped
-{gpus}{secrets}  volumes:
+{cards}{secrets}  volumes:
     - {{type: bind, source: {folder}, target: {models}, read_only: true}}
 
 services:
@@ -67,13 +76,10 @@ INSTANCE = """\
 
 
 def compose(recipe: Recipe) -> dict[str, str]:
-    """One file, the configuration of nginx in it. Raises LabError for cards that its images cannot use."""
-    for seat in recipe.seats:
-        if seat.cards and not (recipe.cuda and "CUDA_VISIBLE_DEVICES" in seat.visible):
-            raise LabError(
-                f"no image of compose can be kept to GPU {'+'.join(map(str, seat.cards))}",
-                "take --format sh or systemd",
-            )
+    """One file, the configuration of nginx in it. Raises LabError for cards that no image can use."""
+    if recipe.backend not in BACKENDS:
+        raise LabError(f"llama.cpp has no image for {recipe.backend}", "take --format sh or systemd")
+    suffix, cards = BACKENDS[recipe.backend]
     folder, name = _mounted(Path(recipe.spec.model))
     keyed = bool(recipe.spec.api_key_file)
     inside = msgspec.structs.replace(
@@ -107,8 +113,8 @@ def compose(recipe: Recipe) -> dict[str, str]:
         title=recipe.title,
         name=NAME,
         models=MODELS,
-        image=_text(CUDA_IMAGE if recipe.cuda else SERVER_IMAGE),
-        gpus="  gpus: all\n" if recipe.cuda else "",
+        image=_text(f"{IMAGE}{suffix}"),
+        cards=cards,
         secrets="  secrets: [api_keys]\n" if keyed else "",
         front_secrets="    secrets: [api_keys]\n" if keyed else "",
         key=f"\nsecrets:\n  api_keys: {{file: {_text(recipe.spec.api_key_file)}}}\n" if keyed else "",

@@ -30,7 +30,7 @@ class Recipe(Data, frozen=True, kw_only=True):
     nginx: Nginx
     ready_timeout_s: float  # how long a model may take to load
     seats: tuple[Seat, ...] = ()  # of each instance; empty: wherever the system puts them
-    cuda: bool = False  # whether there are NVIDIA cards for containers to use
+    backend: str = ""  # by which containers use cards: CUDA, ROCm, …; "": they use none
     keys_file: str = KEYS_FILE  # as nginx includes it: beside its configuration
 
     @property

@@ -19,8 +19,10 @@ import httpx
 import msgspec
 import pytest
 
-from lab_tui.model import FleetSpec, LabError
+from lab_tui.engine import exports
+from lab_tui.model import FleetSpec, GpuReading, LabError
 from lab_tui.serving import parts
+from lab_tui.serving.cards import Device
 from lab_tui.serving.compose import compose
 from lab_tui.serving.parts import Found, LlamaServer, Nginx, parse_flags
 from lab_tui.serving.placement import Seat
@@ -62,7 +64,7 @@ PLACED = msgspec.structs.replace(
         )
         for n in range(3)
     ),
-    cuda=True,
+    backend="CUDA",
 )
 
 
@@ -78,8 +80,6 @@ def test_what_is_exported_keeps_to_its_cards_and_cores() -> None:
     assert "Environment" not in systemd(RECIPE)[f"{NAME}@.service"]
     contained = compose(PLACED)["compose.yaml"]
     assert '    environment: {"CUDA_VISIBLE_DEVICES": "GPU-1"}\n    cpuset: "2-3"\n' in contained
-    with pytest.raises(LabError, match="no image of compose can be kept to GPU 0"):
-        compose(msgspec.structs.replace(PLACED, cuda=False))
 
 
 @pytest.fixture
@@ -379,7 +379,30 @@ def test_a_model_that_is_a_link_is_mounted_with_what_it_links_to(tmp_path: Path)
     assert '"/models/snapshots/1a/m.gguf"' in text["compose.yaml"]
 
 
-def test_containers_use_the_cards_there_are() -> None:
-    text = compose(msgspec.structs.replace(RECIPE, cuda=True))["compose.yaml"]
-    assert "  gpus: all\n" in text
-    assert lines(text, "image")[0] == '"ghcr.io/ggml-org/llama.cpp:server-cuda"'
+@pytest.mark.parametrize(
+    ("backend", "image", "cards"),
+    [
+        ("CUDA", "server-cuda", "  gpus: all\n"),
+        ("ROCm", "server-rocm", "  devices: [/dev/kfd, /dev/dri]\n"),
+        ("Vulkan", "server-vulkan", "  devices: [/dev/dri]\n"),
+        ("SYCL", "server-intel", "  devices: [/dev/dri]\n"),
+    ],
+)
+def test_containers_use_the_cards_there_are(backend: str, image: str, cards: str) -> None:
+    text = compose(msgspec.structs.replace(RECIPE, backend=backend))["compose.yaml"]
+    assert cards in text
+    assert lines(text, "image")[0] == f'"ghcr.io/ggml-org/llama.cpp:{image}"'
+
+
+def test_containers_use_cards_as_the_build_does_else_by_their_maker() -> None:
+    nvidia, amd, apple = (GpuReading(index=0, name="", maker=maker) for maker in ("NVIDIA", "AMD", "Apple"))
+
+    def asked(gpus: tuple[GpuReading, ...], *devices: str) -> str:
+        listed = tuple(Device(name=name, description="", total_bytes=1, free_bytes=1) for name in devices)
+        return exports._backend(msgspec.structs.replace(SERVER, devices=listed or None), gpus)
+
+    assert asked((amd,)) == "ROCm" and asked((nvidia, amd)) == "CUDA" and asked((apple,)) == ""
+    assert asked((amd,), "Vulkan0") == "Vulkan" and asked((), "SYCL0") == "SYCL"
+    for backend in (asked((nvidia,), "Vulkan0"), asked((apple,), "Metal")):
+        with pytest.raises(LabError, match=f"llama.cpp has no image for {backend}: take --format sh"):
+            compose(msgspec.structs.replace(RECIPE, backend=backend))
