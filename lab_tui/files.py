@@ -9,6 +9,9 @@ from pathlib import Path
 
 from lab_tui.model import LabError
 
+EXPORTED = "# Written by `lab-tui export`."  # a line of what a later export may remove
+MOST_BYTES = 1 << 20  # of a file that was exported
+
 
 def places(files: Mapping[str, str], output: Path) -> dict[Path, str]:
     """Where each goes: one file to ``output`` itself, several (or any into a folder) below it.
@@ -27,6 +30,32 @@ def places(files: Mapping[str, str], output: Path) -> dict[Path, str]:
 def taken(paths: Iterable[Path]) -> list[Path]:
     """Those that exist already."""
     return [path for path in paths if path.exists()]
+
+
+def left_over(targets: Mapping[Path, str]) -> list[Path]:
+    """Units that an older export has written beside these, and this one does not: named alike, and marked.
+
+    systemd would heed them still, such as that of one instance before the template of all.
+    """
+    names = {path.with_name(path.name.partition("@")[0]) for path in targets if "@" in path.name}
+    beside = [path for name in names for path in name.parent.glob(f"{name.name}*")]
+    return sorted(path for path in beside if path not in targets and _marked(path))
+
+
+def _marked(path: Path) -> bool:
+    try:
+        return EXPORTED in read_plain(str(path), MOST_BYTES, "").decode("utf-8", "replace").splitlines()
+    except (OSError, LabError):  # of another kind than what was written
+        return False
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove what was left over. Raises LabError."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise LabError(f"cannot remove {path} ({error.strerror})", "remove it yourself") from error
 
 
 def write(files: Mapping[Path, str]) -> None:

@@ -79,8 +79,12 @@ def export(
         put_file((as_one(texts) if len(texts) > 1 else next(iter(texts.values()))).rstrip("\n"))
         return
     targets = files.places(texts, output)
-    if (there := files.taken(targets)) and not force:
+    older = files.left_over(targets)
+    if (there := [*files.taken(targets), *older]) and not force:
         raise LabError(f"{there[0]} exists", "--force overwrites it, or choose another -o")
+    files.remove(older)
+    for path in older:
+        say(f"removed {path}, of an older export")
     files.write(targets)
     for path in targets:
         say(f"wrote {path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from lab_tui.files import EXPORTED
 from lab_tui.serving.cores import span
 from lab_tui.serving.placement import Seat
 from lab_tui.serving.standalone import FOREGROUND, NAME, Recipe
@@ -16,6 +17,7 @@ STOP_S = 10  # how long an instance or nginx may take to end its streams
 # they are given cards or cores. Then each has a unit of its own, which systemd takes before a template.
 INSTANCE = """\
 # {title}
+{mark}
 [Unit]
 Description=llama-server on port %i
 PartOf={name}.target
@@ -31,6 +33,7 @@ Restart=on-failure
 """
 FRONT = """\
 # {title}
+{mark}
 [Unit]
 Description=nginx before the llama-servers
 PartOf={name}.target
@@ -49,7 +52,8 @@ Restart=on-failure
 """
 TARGET = """\
 # {title}
-# Put these files into ~/.config/systemd/user, then:
+{mark}
+# Put these files into ~/.config/systemd/user (in the place of others: stop {name}.target before), then:
 #   systemctl --user daemon-reload && systemctl --user enable --now {name}.target
 # To run without anybody logged in: loginctl enable-linger
 [Unit]
@@ -80,6 +84,7 @@ def systemd(recipe: Recipe) -> dict[str, str]:
         **{
             unit: INSTANCE.format(
                 title=title,
+                mark=EXPORTED,
                 name=NAME,
                 seat=_seated(recipe.seat(index)),
                 command=" ".join(_instance(recipe.command(index))),
@@ -91,6 +96,7 @@ def systemd(recipe: Recipe) -> dict[str, str]:
         },
         f"{NAME}-front.service": FRONT.format(
             title=title,
+            mark=EXPORTED,
             name=NAME,
             instances=units,
             before=f'ExecStartPre=:/bin/sh -c {word(keys)} "{FOLDER}"\n' if keys else "",
@@ -100,12 +106,13 @@ def systemd(recipe: Recipe) -> dict[str, str]:
         ),
         f"{NAME}.target": TARGET.format(
             title=title,
+            mark=EXPORTED,
             name=NAME,
             units=units,
             instances=recipe.spec.instances,
             url=recipe.front.url.replace("%", "%%"),
         ),
-        CONFIG: f"# {title}\n{recipe.config()}",
+        CONFIG: f"# {title}\n{EXPORTED}\n{recipe.config()}",
     }
 
 

@@ -19,6 +19,7 @@ import httpx
 import msgspec
 import pytest
 
+from lab_tui import files
 from lab_tui.engine import exports
 from lab_tui.model import FleetSpec, GpuReading, LabError
 from lab_tui.serving import parts
@@ -264,22 +265,39 @@ def unit(text: str) -> configparser.ConfigParser:
 
 
 def test_units_name_each_other_and_start_what_lab_tui_starts() -> None:
-    files = systemd(RECIPE)
-    assert list(files) == [
+    made = systemd(RECIPE)
+    assert list(made) == [
         f"{NAME}@.service",
         f"{NAME}-front.service",
         f"{NAME}.target",
         f"{NAME}.nginx.conf",
     ]
-    instance, front, target = (unit(files[name]) for name in list(files)[:3])
+    instance, front, target = (unit(made[name]) for name in list(made)[:3])
     names = " ".join(f"{NAME}@{port}.service" for port in (9000, 9001, 9002))
     assert target["Unit"]["Wants"] == f"{names} {NAME}-front.service"
     assert front["Unit"]["After"] == front["Unit"]["Wants"] == names
     command = [w.replace("%i", "9002") for w in instance["Service"]["ExecStart"].removeprefix(":").split()]
     assert tuple(command) == RECIPE.command(2)
     assert instance["Service"]["TimeoutStartSec"] == "90"
-    assert files[f"{NAME}.nginx.conf"].endswith(RECIPE.config())
-    assert as_one(files).count("# ==> ") == 4
+    assert made[f"{NAME}.nginx.conf"].endswith(RECIPE.config())
+    assert as_one(made).count("# ==> ") == 4
+
+
+def test_units_of_an_older_export_are_found_and_those_of_others_are_not(tmp_path: Path) -> None:
+    """A unit of one instance would count before the template of all."""
+    files.write(files.places(systemd(PLACED), tmp_path))
+    for name in (f"{NAME}@.service.d", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f"{NAME}@9009.service").write_text("[Unit]\n")  # somebody's own
+    os.mkfifo(tmp_path / f"{NAME}@9010.service")
+    targets = files.places(systemd(RECIPE), tmp_path)
+    older = files.left_over(targets)
+    assert [path.name for path in older] == [f"{NAME}@{port}.service" for port in (9000, 9001, 9002)]
+    files.remove(older)
+    files.write(targets)
+    assert files.left_over(targets) == [] and (tmp_path / f"{NAME}@9009.service").exists()
+    assert files.left_over(files.places(systemd(RECIPE), tmp_path / "new")) == []
+    assert files.left_over(files.places(script(RECIPE), tmp_path)) == []
 
 
 def test_a_word_of_a_unit() -> None:

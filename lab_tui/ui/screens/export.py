@@ -81,15 +81,16 @@ class ExportForm(Form[Written]):
 
     async def _write(self, spec: ExportSpec, output: Path) -> Written:
         targets = files.places(await self._client.export(spec), output)
-        there = files.taken(targets)
-        if there:
-            question = ConfirmDialog(
-                "Overwrite?", "\n".join(f"{path} exists." for path in there), "Overwrite"
-            )
+        there, older = files.taken(targets), await asyncio.to_thread(files.left_over, targets)
+        if there or older:
+            lines = [f"{path} exists." for path in there]
+            lines += [f"{path} is of an older export and goes." for path in older]
+            question = ConfirmDialog("Overwrite?", "\n".join(lines), "Overwrite")
             if not await self.app.push_screen_wait(question):
-                raise LabError(f"{there[0]} is as it was", "choose another place")
+                raise LabError(f"{[*there, *older][0]} is as it was", "choose another place")
+        await asyncio.to_thread(files.remove, older)
         await asyncio.to_thread(files.write, targets)
-        return list(targets), self._command(spec.format, output, bool(there))
+        return list(targets), self._command(spec.format, output, bool(there or older))
 
     def _command(self, format_: str, output: Path, forced: bool) -> str:
         if format_ in TABLE_FORMATS:
