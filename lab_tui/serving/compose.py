@@ -110,7 +110,7 @@ def compose(recipe: Recipe) -> dict[str, str]:
         )
     indexes = range(inside.spec.instances)
     text = COMPOSE.format(
-        title=recipe.title,
+        title=recipe.title_with_mps,
         name=NAME,
         models=MODELS,
         image=_text(f"{IMAGE}{suffix}"),

@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 
 from lab_tui.model import Data, FleetSpec
-from lab_tui.serving import llama_server
+from lab_tui.serving import llama_server, mps
 from lab_tui.serving.cores import span
 from lab_tui.serving.nginx_conf import KEYS_FILE, FrontSpec, config_text, files_needed, keys_command
 from lab_tui.serving.parts import LlamaServer, Nginx
@@ -38,11 +38,16 @@ class Recipe(Data, frozen=True, kw_only=True):
         """One line for the head of a file."""
         s, model = self.spec, printable(Path(self.spec.model).name)
         slots = f"{s.instances} × {s.parallel} slots of {s.ctx_per_slot} tokens"
+        return f"{slots}, {model}, behind nginx at {self.front.url} ({self.origin})"
+
+    @property
+    def title_with_mps(self) -> str:
+        """The same where whoever runs it has to see to NVIDIA's MPS."""
         daemon = {
-            "on": ", to be run beside `nvidia-cuda-mps-control -d`",
+            "on": f", to be run beside `{mps.PROGRAM} -d`",
             "off": ", to be run without NVIDIA's MPS",
         }
-        return f"{slots}, {model}, behind nginx at {self.front.url} ({self.origin}){daemon.get(s.mps, '')}"
+        return f"{self.title}{daemon.get(self.spec.mps, '')}"
 
     @property
     def front(self) -> FrontSpec:
@@ -95,7 +100,7 @@ class Recipe(Data, frozen=True, kw_only=True):
 def nginx_conf(recipe: Recipe) -> dict[str, str]:
     """The configuration alone, for instances that something else starts."""
     run = shlex.join((*recipe.nginx.command, "-p", "DIR/", "-c", "nginx.conf", *FOREGROUND))
-    head = f"# {recipe.title}\n# Into a folder DIR with a folder DIR/tmp, then: {printable(run)}\n"
+    head = f"# {recipe.title_with_mps}\n# Into a folder DIR with a folder DIR/tmp, then: {printable(run)}\n"
     keys = printable(recipe.make_keys(f"DIR/{KEYS_FILE}"))
     return {"nginx.conf": head + (f"# Before that: {keys}\n" if keys else "") + recipe.config()}
 
@@ -131,7 +136,7 @@ finish() {{
         tries=$((tries + 1))
         sleep 0.1
     done
-    rm -rf "$run"
+{end_mps}    rm -rf "$run"
     exit "$code"
 }}
 trap finish EXIT
@@ -168,7 +173,7 @@ for name in $(env | sed -n 's/^\\(LLAMA_ARG_[A-Za-z0-9_]*\\)=.*/\\1/p'); do unse
 mkdir "$run/tmp" || exit 1
 cat >"$run/nginx.conf" <<'END OF nginx.conf' || exit 1
 {config}END OF nginx.conf
-{keys}
+{keys}{mps}
 {starts}
 
 {waits}
@@ -183,6 +188,27 @@ while sleep 1; do
 done
 """
 POLL_S = 0.2
+# Pipes of its own, so that nobody else's daemon is met; and of all cards, since instances count among its.
+MPS_ON = """\
+mkdir "$run/pipe" "$run/log" || exit 1
+export {pipes}="$run/pipe" {logs}="$run/log"
+(unset {cards}; exec {program} -f) >&2 &
+pid_mps=$!
+tries=0
+until [ -S "$run/pipe/control" ]; do
+    tries=$((tries + 1))
+    kill -0 "$pid_mps" 2>/dev/null && [ "$tries" -lt {tries} ] || fail "NVIDIA's MPS daemon did not start"
+    sleep {poll_s}
+done
+"""
+MPS_OFF = 'export {pipes}="$run/none"\n'
+MPS_END = """\
+    if [ -n "${{pid_mps-}}" ]; then  # its clients are gone: it ends, and its servers with it
+        echo quit | timeout {wait_s} {program} >/dev/null 2>&1
+        kill -KILL "$pid_mps" 2>/dev/null
+    fi
+"""
+MPS_WAIT_S = 10
 
 
 def script(recipe: Recipe) -> dict[str, str]:
@@ -195,6 +221,8 @@ def script(recipe: Recipe) -> dict[str, str]:
         waits.append(f'until_ready http://127.0.0.1:{port}/health "$pid_{index}" "{name}"')
         checks.append(_check(f"pid_{index}", name))
     checks.append(_check("pid_nginx", "nginx"))
+    if recipe.spec.mps == "on":
+        checks.append(_check("pid_mps", "NVIDIA's MPS daemon"))
     text = SCRIPT.format(
         title=recipe.title,
         name=NAME,
@@ -205,6 +233,8 @@ def script(recipe: Recipe) -> dict[str, str]:
         streams=recipe.spec.max_streams,
         config=recipe.config(),
         keys=f"({keys}) || exit 1\n" if (keys := recipe.make_keys(f'"$run/{KEYS_FILE}"')) else "",
+        mps=_mps({"on": MPS_ON, "off": MPS_OFF}.get(recipe.spec.mps, "")),
+        end_mps=_mps(MPS_END if recipe.spec.mps == "on" else ""),
         starts="\n".join(starts),
         waits="\n".join(waits),
         checks="\n".join(checks),
@@ -214,6 +244,18 @@ def script(recipe: Recipe) -> dict[str, str]:
         url=shlex.quote(recipe.front.url),
     )
     return {f"{NAME}.sh": text}
+
+
+def _mps(text: str) -> str:
+    return text.format(
+        program=mps.PROGRAM,
+        pipes=mps.PIPES,
+        logs=mps.LOGS,
+        cards=mps.CARDS,
+        tries=round(mps.READY_S / POLL_S),
+        poll_s=POLL_S,
+        wait_s=MPS_WAIT_S,
+    )
 
 
 def _seated(seat: Seat) -> tuple[str, ...]:

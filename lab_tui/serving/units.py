@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import msgspec
 
 from lab_tui.files import EXPORTED
+from lab_tui.serving import mps
 from lab_tui.serving.cores import span
 from lab_tui.serving.placement import Seat
 from lab_tui.serving.standalone import FOREGROUND, NAME, Recipe
@@ -21,12 +25,31 @@ INSTANCE = """\
 [Unit]
 Description=llama-server on port %i
 PartOf={name}.target
-
+{after}
 [Service]
 Type=exec
 WorkingDirectory=/
 {seat}ExecStart={command}
 ExecStartPost=/bin/sh -c {wait}
+TimeoutStartSec={timeout_s}
+TimeoutStopSec={stop_s}
+Restart=on-failure
+"""
+# The daemon that a fleet with MPS has for itself, and has all cards; its servers end with it.
+MPS = """\
+# {title}
+{mark}
+[Unit]
+Description=NVIDIA's MPS for the llama-servers
+PartOf={name}.target
+
+[Service]
+Type=exec
+RuntimeDirectory={name}-mps {name}-mps/pipe {name}-mps/log
+RuntimeDirectoryMode=0700
+UnsetEnvironment={cards}
+{environment}ExecStart=:{program} -f
+ExecStartPost=/bin/sh -c "until [ -S %t/{name}-mps/pipe/control ]; do sleep 0.1; done"
 TimeoutStartSec={timeout_s}
 TimeoutStopSec={stop_s}
 Restart=on-failure
@@ -80,13 +103,17 @@ def systemd(recipe: Recipe) -> dict[str, str]:
     )
     nginx = _program(recipe.nginx.command)
     nginx += ["-p", f"%t/{NAME}/", "-c", f"{FOLDER}/{CONFIG}", *map(word, FOREGROUND)]
+    daemon = f"{NAME}-mps.service"
+    clients = _environment(mps.environment(recipe.spec.mps, Path(f"%t/{NAME}-mps")))
+    own = recipe.spec.mps == "on"
     return {
         **{
             unit: INSTANCE.format(
                 title=title,
                 mark=EXPORTED,
                 name=NAME,
-                seat=_seated(recipe.seat(index)),
+                after=f"Requires={daemon}\nAfter={daemon}\n" if own else "",
+                seat=f"{_seated(recipe.seat(index))}{clients}",
                 command=" ".join(_instance(recipe.command(index))),
                 wait=f'"{wait}"',
                 timeout_s=round(recipe.ready_timeout_s),
@@ -94,6 +121,7 @@ def systemd(recipe: Recipe) -> dict[str, str]:
             )
             for unit, index in servers.items()
         },
+        **({daemon: _mps(title, clients)} if own else {}),
         f"{NAME}-front.service": FRONT.format(
             title=title,
             mark=EXPORTED,
@@ -114,6 +142,25 @@ def systemd(recipe: Recipe) -> dict[str, str]:
         ),
         CONFIG: f"# {title}\n{EXPORTED}\n{recipe.config()}",
     }
+
+
+def _mps(title: str, environment: str) -> str:
+    return MPS.format(
+        title=title,
+        mark=EXPORTED,
+        name=NAME,
+        cards=mps.CARDS,
+        environment=environment,
+        program=mps.PROGRAM,
+        timeout_s=round(mps.READY_S),
+        stop_s=STOP_S,
+    )
+
+
+def _environment(variables: Mapping[str, str]) -> str:
+    """The line of a unit; ``%t`` in a value is the runtime folder."""
+    words = " ".join(f"{name}={value}" for name, value in variables.items())
+    return f"Environment={words}\n" if words else ""
 
 
 def _instance(command: tuple[str, ...]) -> list[str]:

@@ -229,6 +229,43 @@ async def test_the_script_gives_up_in_time_and_when_told_while_it_waits(
         assert run.left == []
 
 
+# As the real one: a socket in the folder, and gone when told to quit.
+CONTROL = """#!{python}
+import os, signal, socket, sys
+folder = os.environ["CUDA_MPS_PIPE_DIRECTORY"]
+if sys.argv[1:] == []:
+    assert sys.stdin.read() == "quit\\n"
+    os.kill(int(open(folder + "/pid").read()), signal.SIGTERM)
+    sys.exit()
+assert sys.argv[1:] == ["-f"] and os.path.isdir(os.environ["CUDA_MPS_LOG_DIRECTORY"])
+open(folder + "/pid", "w").write(str(os.getpid()))
+control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+control.bind(folder + "/control")
+signal.pause()
+"""
+
+
+async def test_the_script_has_an_mps_daemon_of_its_own(hard_path: Path, tmp_path: Path) -> None:
+    control = tmp_path / "bin" / "nvidia-cuda-mps-control"
+    control.parent.mkdir()
+    control.write_text(CONTROL.format(python=sys.executable))
+    control.chmod(0o755)
+    spec = tiny_spec(hard_path, instances=1, mps="on")
+    fault = '[ -S "$CUDA_MPS_PIPE_DIRECTORY/control" ] && echo "it is a client" >&2; exit 3'
+    server = Found(command=(str(server_script(tmp_path / "llama-server", fault)),), source="PATH")
+    recipe = await real(spec, server)
+    async with running(recipe, tmp_path, PATH=f"{control.parent}:{os.environ['PATH']}") as run:
+        assert await run.ended() == 1
+        assert "it is a client\n" in run.log and "Traceback" not in run.log
+        assert not processes_with(str(control)) and run.left == []
+    shutil.rmtree(tmp_path / "tmp")
+    control.write_text("#!/bin/sh\nexit 1\n")
+    async with running(recipe, tmp_path, PATH=f"{control.parent}:{os.environ['PATH']}") as run:
+        assert await run.ended() == 1
+        assert f"{NAME}: NVIDIA's MPS daemon did not start\n" in run.log
+        assert "it is a client" not in run.log
+
+
 async def test_the_nginx_configuration_alone_serves(tmp_path: Path) -> None:
     backend = SlowBackend()
     await backend.start()
@@ -281,6 +318,20 @@ def test_units_name_each_other_and_start_what_lab_tui_starts() -> None:
     assert instance["Service"]["TimeoutStartSec"] == "90"
     assert made[f"{NAME}.nginx.conf"].endswith(RECIPE.config())
     assert as_one(made).count("# ==> ") == 4
+
+
+def test_units_of_a_fleet_with_mps() -> None:
+    on, off = (
+        systemd(msgspec.structs.replace(RECIPE, spec=msgspec.structs.replace(SPEC, mps=mode)))
+        for mode in ("on", "off")
+    )
+    instance, daemon = (unit(on[f"{NAME}{which}.service"]) for which in ("@", "-mps"))
+    assert instance["Unit"]["Requires"] == instance["Unit"]["After"] == f"{NAME}-mps.service"
+    assert daemon["Service"]["ExecStart"] == ":nvidia-cuda-mps-control -f"
+    for text in (on[f"{NAME}@.service"], on[f"{NAME}-mps.service"]):
+        assert f"Environment=CUDA_MPS_PIPE_DIRECTORY=%t/{NAME}-mps/pipe CUDA_MPS_LOG" in text
+    assert f"{NAME}-mps.service" not in off
+    assert f"Environment=CUDA_MPS_PIPE_DIRECTORY=%t/{NAME}-mps/none\n" in off[f"{NAME}@.service"]
 
 
 def test_units_of_an_older_export_are_found_and_those_of_others_are_not(tmp_path: Path) -> None:
