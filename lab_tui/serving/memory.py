@@ -48,6 +48,7 @@ class Estimate(Data, frozen=True, kw_only=True):
     weights_bytes: int  # of the model
     kv_bytes: int  # of each instance, wherever it lies
     compute_bytes: int  # of each instance, wherever it lies
+    refused: str = ""  # why llama.cpp makes no such cache of this model, however much is free
 
     @property
     def each_card_bytes(self) -> int:
@@ -85,6 +86,7 @@ def estimate(spec: FleetSpec, shape: Shape, *, gpu: bool) -> Estimate:
         weights_bytes=weights,
         kv_bytes=sum(caches),
         compute_bytes=compute,
+        refused=_refused(spec, shape),
     )
 
 
@@ -128,6 +130,32 @@ def _layer_cache(spec: FleetSpec, window: int, layer: Layer) -> int:
         cells = _stepped(min(cells // streams, kept)) * streams
     row = _row(layer.k, spec.cache_type_k) + _row(layer.v, spec.cache_type_v)
     return row * cells + layer.state_bytes * spec.parallel
+
+
+def _refused(spec: FleetSpec, shape: Shape) -> str:
+    """Why llama.cpp makes no such cache, as at its start (llama_init_from_model); "" when it does.
+
+    Flash attention reads the cache head by head, each in whole blocks. ``auto`` counts as on there.
+    """
+    flash = spec.flash_attn != "off"
+    if not flash and _block(spec.cache_type_v) > 1:
+        return f"a V cache of type {spec.cache_type_v} wants flash attention, which is off"
+    for layer in shape.layers if flash else ():
+        for name, kind, head in (
+            ("K", spec.cache_type_k, layer.head_k),
+            ("V", spec.cache_type_v, layer.head_v),
+        ):
+            if head % _block(kind):
+                return (
+                    f"this model takes no {name} cache of type {kind}:"
+                    f" its heads are {head} wide, no multiple of {_block(kind)}"
+                )
+    return ""
+
+
+def _block(cache_type: str) -> int:
+    """Numbers that are stored together; 1: it is not quantized."""
+    return BLOCKS[cache_type][0]
 
 
 def _row(numbers: int, cache_type: str) -> int:

@@ -25,6 +25,8 @@ class Layer(Data, frozen=True, kw_only=True):
 
     k: int  # numbers of each token in the K cache
     v: int  # and in the V cache
+    head_k: int = 0  # of one head, of `k`; 0: it has none
+    head_v: int = 0
     windowed: bool = False  # keeps only the last `window` tokens
     state_bytes: int = 0  # of each slot, whatever its length
 
@@ -115,6 +117,8 @@ def _layer(keys: _Keys, index: int) -> Layer:
     return Layer(
         k=k * kv_heads,
         v=v * kv_heads,
+        head_k=k,
+        head_v=v,
         windowed=windowed,
         state_bytes=STATE_NUMBER_BYTES * state if both else 0,
     )

@@ -88,6 +88,8 @@ def placing(spec: FleetSpec) -> str:
 
 def problem(need: Estimate, room: Room, way: str = placement.AUTO) -> str:
     """Why a fleet does not fit, with the figures; "" when it does. ``way``: its placement."""
+    if need.refused:
+        return f"{NO_ROOM}{need.refused}"
     who = f"{need.instances} instances need" if need.instances > 1 else "1 instance needs"
     if need.ram_total_bytes > room.ram_bytes:
         return (

@@ -51,7 +51,9 @@ def outline(spec: SweepSpec, room: Room) -> Outline:
         why = needs[key][2]
         status = CellStatus.SKIPPED if why else CellStatus.PENDING
         views.append(CellView(index=index, cell=cell, status=status, reason=why))
-    largest, most, reason = max(needs.values(), key=lambda n: (n[1].vram_total_bytes, n[1].ram_total_bytes))
+    largest, most, reason = max(  # of those that do not fit, where there are such
+        needs.values(), key=lambda n: (n[2] != "", n[1].vram_total_bytes, n[1].ram_total_bytes)
+    )
     line = summary.view(_queued(spec, views))
     most_instances = max(fleet.instances for fleet, _, _ in needs.values())
     return Outline(

@@ -177,6 +177,31 @@ def test_caches_of_other_architectures(architecture: str, keys: dict[str, Value]
     assert round(need.kv_bytes / MIB, 2) == mib
 
 
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        (
+            {"cache_type_k": "q8_0"},
+            "this model takes no K cache of type q8_0: its heads are 16 wide, no multiple of 32",
+        ),
+        (
+            {"cache_type_v": "iq4_nl", "flash_attn": "on"},
+            "this model takes no V cache of type iq4_nl: its heads",
+        ),
+        (
+            {"cache_type_v": "q4_0", "flash_attn": "off"},
+            "a V cache of type q4_0 wants flash attention, which is off",
+        ),
+        ({"cache_type_k": "q8_0", "flash_attn": "off"}, ""),
+        ({"cache_type_k": "bf16", "cache_type_v": "f32"}, ""),
+    ],
+)
+def test_a_cache_that_llama_cpp_refuses(tiny_model: Path, fields: dict[str, Any], why: str) -> None:
+    """As xllamacpp 2026.10 does at its start, with heads of 16 numbers."""
+    refused = estimate(FleetSpec(model="m", **fields), read_shape(tiny_model), gpu=False).refused
+    assert refused.startswith(why) and bool(refused) == bool(why)
+
+
 def test_a_window_can_be_kept_in_full() -> None:
     found = shape([header("gpt-oss", COMMON | {"attention__sliding_window": 32})])
     assert found.layers[0].windowed and not found.layers[1].windowed
@@ -278,7 +303,7 @@ def test_the_compute_buffer_is_the_largest_of_its_moments() -> None:
 def test_the_shape_of_a_real_file(grouped: Path) -> None:
     found = read_shape(grouped)
     assert (found.vocabulary, found.embedding, found.feed_forward, found.heads) == (259, 256, 1024, 4)
-    assert found.layers == (Layer(k=128, v=128),) * 6
+    assert found.layers == (Layer(k=128, v=128, head_k=64, head_v=64),) * 6
     places = {"token_embd", "output", "output_norm", *(f"blk.{i}" for i in range(6))}
     assert found.weights.keys() == places
     total = sum(sum(types.values()) for types in found.weights.values())

@@ -9,13 +9,24 @@ import msgspec
 import psutil
 import pytest
 
-from lab_tui.model import Cell, CellStatus, CellView, FleetSpec, GpuReading, HostReading, ModelFile, Workload
+from lab_tui.model import (
+    Cell,
+    CellStatus,
+    CellView,
+    FleetSpec,
+    GpuReading,
+    HostReading,
+    ModelFile,
+    SweepSpec,
+    Workload,
+)
 from lab_tui.serving.cards import Card
 from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.memory import estimate
 from lab_tui.serving.shape import Shape, read_shape
 from lab_tui.sweep import fit
 from lab_tui.sweep.fit import GB, Fit, Room, Taken
+from lab_tui.sweep.outline import outline
 from lab_tui.telemetry.cgroup import Limits
 from lab_tui.telemetry.poller import Reading
 from tests.serving.helpers import tiny_spec
@@ -63,8 +74,21 @@ def test_of_a_model_so_many_instances_fit_as_the_estimate_has_room_for(tiny_mode
         assert fit.problem(fit.corrected(most, shape, much, None), much) == ""
         assert fit.problem(fit.corrected(more, shape, much, None), much) != ""
     assert fit.fitted(file, spec, room(1000.0)).fits == 64
+    refused = fit.fitted(file, replace(spec, cache_type_k="q8_0"), room(1000.0))
+    assert refused.fits == 0 and refused.misfit.startswith(
+        "does not fit: this model takes no K cache of type q8_0"
+    )
     none = fit.fitted(file, spec, room(0.01))
     assert none.fits == 0 and none.misfit.startswith("does not fit: 1 instance needs ")
+
+
+def test_a_dry_run_says_which_cells_llama_cpp_refuses(tiny_model: Path) -> None:
+    """They may well be smaller than others."""
+    fleet = FleetSpec(model=str(tiny_model))
+    axes: Any = {"cache-type-k": ("f16", "q8_0"), "flash-attn": ("off", "auto"), "concurrency": (1,)}
+    found = outline(SweepSpec(name="custom", fleet=fleet, axes=axes), room(1000.0))
+    assert (found.cells, found.cells_too_large, found.fits) == (4, 1, False)
+    assert found.reason.startswith("does not fit: this model takes no K cache of type q8_0")
 
 
 def test_what_does_not_fit_is_said_with_its_figures() -> None:

@@ -39,7 +39,7 @@ def room(ram: float, *cards: float) -> Room:
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
     """Trained for more tokens than a small card holds."""
     folder = tmp_path_factory.mktemp("models")
-    return inspect(make_tiny_model(folder / "long.gguf", embd=64, layers=2, ctx=131072))
+    return inspect(make_tiny_model(folder / "long.gguf", heads=2, ctx=131072))
 
 
 def count(model: ModelFile, where: Room, parallel: int, ctx_per_slot: int, spec: FleetSpec = SPEC) -> int:
