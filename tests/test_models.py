@@ -109,6 +109,42 @@ def test_inspect(tmp_path: Path) -> None:
     assert model.parameters == 259 * 32 * 2 + 32 * 3 + 4 * 32 * 32 + 3 * 32 * 128
 
 
+def test_the_header_is_what_the_library_of_gguf_reads(tiny_model: Path) -> None:
+    """Field by field and tensor by tensor; ours does not keep the vocabulary, only how long it is."""
+    import gguf
+
+    theirs, ours = gguf.GGUFReader(tiny_model), gguf_header.read_header(tiny_model)
+    theirs_by_name = {
+        name: field.contents() for name, field in theirs.fields.items() if not name.startswith("GGUF.")
+    }
+    lists = {name: value for name, value in theirs_by_name.items() if isinstance(value, list)}
+    kept = {name: tuple(value) for name, value in lists.items() if name in ours.fields}
+    assert set(kept) == {name for name, value in lists.items() if not isinstance(value[0], str)}
+    assert ours.fields == {n: v for n, v in theirs_by_name.items() if n not in lists} | kept
+    assert ours.lengths == {name: len(value) for name, value in lists.items() if name not in kept}
+    weights: dict[str, dict[str, int]] = {}
+    for tensor in theirs.tensors:
+        there = weights.setdefault(gguf_header._place(tensor.name), {})
+        name = tensor.tensor_type.name
+        there[name] = there.get(name, 0) + int(tensor.n_bytes)
+    assert ours.weights == weights
+    assert (ours.tensors, ours.parameters) == (
+        len(theirs.tensors),
+        sum(int(t.n_elements) for t in theirs.tensors),
+    )
+    assert ours.end == max(int(t.data_offset + t.n_bytes) for t in theirs.tensors)
+
+
+def test_the_types_are_those_of_the_library_of_gguf() -> None:
+    import gguf
+
+    theirs = {int(kind): (kind.name, *sizes) for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
+    theirs[9] = ("Q8_1", 32, 36)  # in no file; the library has it larger than ggml.c's own assertion
+    both = theirs.keys() & gguf_header.TYPES.keys()  # each may know a newer one
+    assert len(both) > 30
+    assert {kind: theirs[kind] for kind in both} == {kind: gguf_header.TYPES[kind] for kind in both}
+
+
 def test_parts_are_one_model(tiny_model: Path, tmp_path: Path) -> None:
     parts = [tmp_path / f"big-0000{number}-of-00002.gguf" for number in (1, 2)]
     parts[0].write_bytes(tiny_model.read_bytes())
