@@ -183,6 +183,19 @@ async def test_pause_and_resume() -> None:
         await shown.says("$ lab-tui queue resume")
 
 
+async def test_a_queue_that_goes_on_over_live_streams_asks() -> None:
+    async with lab(FakeClient(snapshot(queue_paused=True, sweep=None, load=None))) as shown:
+        await shown.press("p")
+        asked = await question(shown)
+        assert "takes the fleet over and cuts 38 live streams" in words(asked)
+        one = snapshot(seq=2, queue_paused=True, sweep=None, load=None, instances=(instance(0, queue=0),))
+        shown.client.set(one)
+        await until(lambda: "cuts 16 live streams" in words(asked))
+        assert ("queue", "resume") not in shown.client.calls
+        await shown.press("y")
+        await shown.called("queue", "resume")
+
+
 async def test_skip_abort_and_sooner() -> None:
     async with lab() as shown:
         await shown.press("greater_than_sign")

@@ -12,7 +12,7 @@ from lab_tui.model import FleetSpec, InstanceState, InstanceView, LabError, Snap
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import key
 from lab_tui.ui.screens.base import LabScreen
-from lab_tui.ui.screens.dialogs import ASLEEP, ConfirmDialog, Words, streams_on
+from lab_tui.ui.screens.dialogs import ASLEEP, ConfirmDialog, Words, cut_by_going_on, streams_on
 
 Work = Coroutine[Any, Any, Any]
 
@@ -198,10 +198,28 @@ class QueueCommands(FleetCommands):
         """A sweep of the user's waits, or runs, from now on."""
 
     def act_pause(self) -> None:
-        """Pause the queue, or let it go on."""
-        paused = self.lab.snapshot is not None and self.lab.snapshot.queue_paused
-        verb = "resume" if paused else "pause"
-        self.send(f"lab-tui queue {verb}", self.lab.client.queue(verb))
+        """Pause the queue, or let it go on; after a question where that cuts live streams."""
+        now = self.lab.snapshot
+        if now is None or not now.queue_paused:
+            self.send("lab-tui queue pause", self.lab.client.queue("pause"))
+        elif not cut_by_going_on(now):
+            self.send("lab-tui queue resume", self.lab.client.queue("resume"))
+        else:
+            self._ask_to_resume()
+
+    def _ask_to_resume(self) -> None:
+        def told(snapshot: Snapshot) -> str:
+            streams = cut_by_going_on(snapshot)
+            cuts = f" and cuts {fmt.plural(streams, 'live stream')}" if streams else ""
+            return f"The sweep that is next takes the fleet over{cuts}."
+
+        self.ask(
+            "Let the queue go on?",
+            told,
+            "Go on",
+            "lab-tui queue resume",
+            lambda: self.lab.client.queue("resume"),
+        )
 
     def act_skip(self) -> None:
         """Skip the cell that is measured now, after a question: what it measured is lost."""

@@ -182,11 +182,16 @@ def cut_by_a_sweep(snapshot: Snapshot) -> int:
 
     One that has to wait for its turn cuts nothing yet.
     """
-    if snapshot.queue or snapshot.queue_paused:
-        return 0
-    if snapshot.load is not None:
-        return snapshot.foreign
-    return (snapshot.busy or 0) + (snapshot.waiting or 0)
+    return 0 if snapshot.queue or snapshot.queue_paused else _not_ours(snapshot)
+
+
+def cut_by_going_on(snapshot: Snapshot) -> int:
+    """Those that a queue cuts which goes on: its next sweep takes the fleet over. One that runs has it."""
+    return _not_ours(snapshot) if snapshot.queue and snapshot.sweep is None else 0
+
+
+def _not_ours(snapshot: Snapshot) -> int:
+    return snapshot.foreign if snapshot.load is not None else (snapshot.busy or 0) + (snapshot.waiting or 0)
 
 
 def cut_by_a_fleet(snapshot: Snapshot, spec: FleetSpec) -> int:
