@@ -19,6 +19,7 @@ class Counters(Data, frozen=True, kw_only=True):
     """A reading of /metrics. ``None``: not in it."""
 
     predicted: float | None = None  # output tokens since start, of released slots only
+    prompts: float | None = None  # prompt tokens worked off since start, without those of a cache
     processing: float | None = None
     deferred: float | None = None
 
@@ -38,6 +39,7 @@ class Props(Data, frozen=True, kw_only=True):
 
 _NAMES = {
     "llamacpp:tokens_predicted_total": "predicted",
+    "llamacpp:prompt_tokens_total": "prompts",
     "llamacpp:requests_processing": "processing",
     "llamacpp:requests_deferred": "deferred",
 }

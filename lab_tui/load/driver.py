@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import monotonic
 
 from lab_tui.load.backends import Backends, Counters, quantum
@@ -16,7 +17,7 @@ from lab_tui.load.plan import Backend, Limits, LoadPlan, Target
 from lab_tui.load.pool import Pool, workers_for
 from lab_tui.load.probe import Found, probe
 from lab_tui.load.record import Record
-from lab_tui.load.sample import Outcome
+from lab_tui.load.sample import Counted, Outcome
 from lab_tui.load.stats import interval, percentile
 from lab_tui.load.summary import summarise
 from lab_tui.load.window import HAND, REQUESTS, Closing, may_open, patience_s
@@ -151,14 +152,14 @@ class _Measuring:
         inside = self.record.tokens_at(closed) - self.record.tokens_at(self.opened)
         if (self.record.tokens if closed_by == REQUESTS else inside) < 0.5:
             raise self._nothing()
-        metrics, error = _delta(before, after, len(plan.target.backends))
+        gone_up = partial(_delta, before, after, len(plan.target.backends))
         outcome = Outcome(
             standing=standing,
             opened=self.opened,
             closed=closed,
             closed_by=closed_by,
-            metrics=metrics,
-            metrics_error=error,
+            metrics=gone_up(lambda counters: counters.predicted),
+            prompts=gone_up(lambda counters: counters.prompts),
             flags=tuple(self.flags),
         )
         # In a thread: a hundred thousand answers take longer to sort than the loop may wait.
@@ -343,15 +344,19 @@ def _shares(total: int, parts: int) -> list[int]:
 
 
 def _delta(
-    before: dict[int, Counters], after: dict[int, Counters], expected: int
-) -> tuple[float | None, float]:
-    """Output tokens between two readings of all instances, and how exact that is; None if one is missing."""
+    before: dict[int, Counters],
+    after: dict[int, Counters],
+    expected: int,
+    count: Callable[[Counters], float | None],
+) -> Counted | None:
+    """By how much a count of all instances together went up between two readings; None if one is missing."""
+    if not expected or len(before.keys() & after.keys()) != expected:
+        return None
     total, error = 0.0, 0.0
-    for index in before.keys() & after.keys():
-        early, late = before[index].predicted, after[index].predicted
+    for index, reading in before.items():
+        early, late = count(reading), count(after[index])
         if early is None or late is None or late < early:
-            return None, 0.0
+            return None
         total += late - early
         error += quantum(late)
-    complete = expected > 0 and len(before.keys() & after.keys()) == expected
-    return (total, error) if complete else (None, 0.0)
+    return Counted(total, error)

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import httptools
 import msgspec
 
-from lab_tui.model import Data, LabError
+from lab_tui.model import USER_AGENT, Data, LabError
 
 HEAD_LIMIT = 256 * 1024  # bytes of response headers
 ERROR_BODY_LIMIT = 64 * 1024  # bytes kept of an answer that is not a stream
@@ -63,7 +63,12 @@ def parse_url(url: str) -> Origin:
 def request_bytes(origin: Origin, path: str, api_key: str | None, body: bytes | None = None) -> bytes:
     """A whole request: POST of JSON when there is a body, else GET. ``path`` begins with a slash."""
     method = "GET" if body is None else "POST"
-    lines = [f"{method} {origin.prefix}{path} HTTP/1.1", f"Host: {origin.authority}", "Accept: */*"]
+    lines = [
+        f"{method} {origin.prefix}{path} HTTP/1.1",
+        f"Host: {origin.authority}",
+        f"User-Agent: {USER_AGENT}",
+        "Accept: */*",
+    ]
     if api_key:
         lines.append(f"Authorization: Bearer {api_key}")
     if body is not None:

@@ -13,6 +13,13 @@ from lab_tui.model import Data, Slo
 SHORTEST_SPAN_S = 0.002
 
 
+class Counted(Data, frozen=True):
+    """By how much a count in /metrics went up, and how coarsely it is printed."""
+
+    tokens: float
+    error: float
+
+
 class Outcome(Data, frozen=True, kw_only=True):
     """How a run went, besides what it brought. Times are of the monotonic clock."""
 
@@ -20,8 +27,8 @@ class Outcome(Data, frozen=True, kw_only=True):
     opened: float
     closed: float
     closed_by: str
-    metrics: float | None = None  # output tokens by /metrics, after drain less before
-    metrics_error: float = 0.0  # how coarsely those are printed
+    metrics: Counted | None = None  # output tokens by /metrics, after drain less before
+    prompts: Counted | None = None  # prompt tokens likewise
     flags: tuple[str, ...] = ()
 
 

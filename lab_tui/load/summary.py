@@ -10,6 +10,7 @@ from lab_tui.load.probe import Found
 from lab_tui.load.record import CANCELLED, Record
 from lab_tui.load.sample import (
     SHORTEST_SPAN_S,
+    Counted,
     Outcome,
     Sample,
     gathered,
@@ -21,10 +22,11 @@ from lab_tui.load.sample import (
 )
 from lab_tui.load.stats import Interval, drift, histogram_percentiles, interval, mean, percentile, percentiles
 from lab_tui.load.window import REQUESTS
-from lab_tui.model import ClientCost, Measurement, Slo, StreamRate, TokenCounts
+from lab_tui.model import ClientCost, Measurement, Others, Slo, StreamRate, TokenCounts
 from lab_tui.text import plural
 
 TOLERANCE = 0.005  # by how much token counts may differ, as a share
+UNSEEN_EACH = 2  # tokens of a request that is cut off, which its server counts and nobody gets
 LATE_S = 0.05  # of a load worker's loop, from which it is worth a word
 FEW_EACH = 4  # requests an instance: with fewer, no two can have the same share
 UNEVEN = 1.25  # an instance with so many times its equal share is worth a word
@@ -84,6 +86,7 @@ def summarise(plan: LoadPlan, found: Found, record: Record, outcome: Outcome) ->
             cpu_us_per_token=record.cpu_between(begin, end) / counted * 1e6 if counted else None,
             loop_lag_ms_p99=None if lag is None else lag * 1000,
         ),
+        others=_others(record, outcome, sample),
         window_closed_by=outcome.closed_by,
         flags=flags,
     )
@@ -128,7 +131,7 @@ def _counts(record: Record, outcome: Outcome, sample: Sample) -> TokenCounts:
     return TokenCounts(
         stream=round(record.tokens * sample.ratio),
         timings=timings,
-        metrics=None if outcome.metrics is None else round(outcome.metrics),
+        metrics=None if outcome.metrics is None else round(outcome.metrics.tokens),
     )
 
 
@@ -224,15 +227,58 @@ def _token_flags(record: Record, outcome: Outcome, sample: Sample) -> list[str]:
     if counts.timings is not None and abs(counts.timings - counts.stream) > TOLERANCE * counts.stream:
         flags.append(f"tokens do not reconcile: stream {counts.stream}, timings {counts.timings}")
     if outcome.metrics is not None:
-        # A token decoded while a request is being cancelled is counted there and never arrives here.
-        unseen = sum(1 for answer in record.answers if answer.kind == CANCELLED)
-        allowed = TOLERANCE * counts.stream + outcome.metrics_error
-        apart = outcome.metrics - counts.stream
-        if apart > allowed + 2 * unseen or apart < -allowed:
+        apart, allowed = outcome.metrics.tokens - counts.stream, _allowed(outcome.metrics, counts.stream)
+        unseen = _unseen(record)
+        if apart < -allowed:
             flags.append(f"tokens do not reconcile: stream {counts.stream}, /metrics {counts.metrics}")
-        elif apart > allowed:
-            flags.append(f"/metrics has {apart:.0f} tokens more: {unseen} requests were cut off in decoding")
+        elif allowed < apart <= allowed + unseen:
+            cut = plural(unseen // UNSEEN_EACH, "request")
+            flags.append(f"/metrics has {apart:.0f} tokens more: {cut} were cut off in decoding")
     return flags
+
+
+def _unseen(record: Record) -> int:
+    """Tokens at most that were decoded while requests were being cancelled: counted there, never here."""
+    return UNSEEN_EACH * sum(answer.kind == CANCELLED for answer in record.answers)
+
+
+def _allowed(counted: Counted, ours: float) -> float:
+    """How far two counts of the same tokens may be apart."""
+    return TOLERANCE * ours + counted.error
+
+
+def _others(record: Record, outcome: Outcome, sample: Sample) -> Others | None:
+    """What /metrics counts that the load did not bring about; None where that is too little to be told.
+
+    The load's own prompts are known of answers that were whole; the rest has their mean. One that was cut
+    off before its first token may have been worked off or not.
+    """
+    stream = _counts(record, outcome, sample).stream or 0
+    tokens = _more(outcome.metrics, stream, _unseen(record))
+    known = [
+        answer.prompt_tokens - (answer.cached_tokens or 0)
+        for answer in record.answers
+        if answer.prompt_tokens is not None
+    ]
+    prompts, prompt_tokens = 0.0, 0.0
+    if known:
+        prompts = mean(known) * len(record.answers)
+        untold = [a for a in record.answers if a.prompt_tokens is None and a.first is None]
+        spread = max(known) - min(known)  # of prompts of a file
+        vague = mean(known) * len(untold) + spread * (len(record.answers) - len(known))
+        prompt_tokens = _more(outcome.prompts, prompts, vague)
+    if not tokens and not prompt_tokens:
+        return None
+    share = max(tokens / max(tokens + stream, 1), prompt_tokens / max(prompt_tokens + prompts, 1))
+    return Others(tokens=round(tokens), prompt_tokens=round(prompt_tokens), share=share)
+
+
+def _more(counted: Counted | None, ours: float, vague: float) -> float:
+    """How many tokens were counted beyond ours; 0 where that may be how exact the counts are."""
+    if counted is None:
+        return 0.0
+    apart = counted.tokens - ours
+    return apart if apart > _allowed(counted, ours) + vague else 0.0
 
 
 def _instance_flags(by_instance: dict[int, int], requests: int) -> list[str]:

@@ -23,7 +23,16 @@ from lab_tui.model.asked import (
     Workload,
 )
 from lab_tui.model.data import Data, LabError
-from lab_tui.model.lab import VERSION_HEADER, BenchEvent, EngineInfo, Failure, History, LogLine, Snapshot
+from lab_tui.model.lab import (
+    USER_AGENT,
+    VERSION_HEADER,
+    BenchEvent,
+    EngineInfo,
+    Failure,
+    History,
+    LogLine,
+    Snapshot,
+)
 from lab_tui.model.machine import GpuReading, HostReading, MpsView
 from lab_tui.model.measured import (
     ClientCost,
@@ -31,6 +40,7 @@ from lab_tui.model.measured import (
     LoadView,
     MachineLoad,
     Measurement,
+    Others,
     Percentiles,
     Phase,
     StreamRate,
@@ -54,6 +64,7 @@ from lab_tui.model.sweeps import Best, Cell, CellStatus, CellView, SweepDetail, 
 __all__ = [
     "FLEET_FORMATS",
     "TABLE_FORMATS",
+    "USER_AGENT",
     "VERSION_HEADER",
     "AxisValue",
     "BenchEvent",
@@ -86,6 +97,7 @@ __all__ = [
     "Measurement",
     "ModelFile",
     "MpsView",
+    "Others",
     "Outline",
     "Part",
     "Percentiles",

@@ -107,6 +107,7 @@ class LogLine(Data, frozen=True, kw_only=True):
 
 
 VERSION_HEADER = "X-Lab-Tui-Version"  # of every answer
+USER_AGENT = "lab-tui"  # of every request of a load: the front tells them from those of others by it
 
 
 class Failure(Data, frozen=True, kw_only=True):

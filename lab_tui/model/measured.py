@@ -56,6 +56,15 @@ class TokenCounts(Data, frozen=True, kw_only=True):
     metrics: int | None = None
 
 
+class Others(Data, frozen=True, kw_only=True):
+    """What other clients had of the instances while they were measured."""
+
+    requests: int | None = None  # through the front; None: not told
+    tokens: int = 0  # output tokens by /metrics that are not ours; 0: too few to be told
+    prompt_tokens: int = 0  # likewise, of their prompts
+    share: float = 0.0  # of all tokens, of prompts or of answers, whichever is more
+
+
 class ClientCost(Data, frozen=True, kw_only=True):
     """What the load generator itself took."""
 
@@ -119,6 +128,7 @@ class Measurement(Data, frozen=True, kw_only=True):
     output_tokens_mean: float | None = None  # achieved length, to be held against the asked one
     client: ClientCost
     machine: MachineLoad | None = None  # None: another machine served
+    others: Others | None = None  # None: nobody else was seen
     window_closed_by: str = ""  # "interval", "time limit", "requests" or "hand"
     flags: tuple[str, ...] = ()  # what a reader must know: drift, tokens do not reconcile, …
     verdict: str = ""

@@ -35,12 +35,13 @@ from lab_tui.serving.parts import Nginx
 from lab_tui.serving.ports import ANY, outward
 from lab_tui.serving.process import Process, ProcessRecord, StopLadder, end_all, session_members, trim
 from lab_tui.serving.readings import plain_http
-from lab_tui.serving.traffic import Traffic
+from lab_tui.serving.traffic import FLUSH_MS, Traffic
 
 log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 10.0
 RESTART_DELAY_S = 0.5
+LOGGED_S = 1.25 * FLUSH_MS / 1000  # after that a request that has ended is in the log
 READ_S = 1.0  # between two looks at the traffic
 # QUIT waits for live streams; INT ends at once.
 LADDER = StopLadder(first=signal.SIGQUIT, first_wait_s=0.3, second=signal.SIGTERM, second_wait_s=2.0)
@@ -85,6 +86,17 @@ class Front:
     def traffic(self) -> FrontTraffic | None:
         """What went through it; None while it does not run."""
         return self._traffic.view() if self._process is not None else None
+
+    async def of_others(self, begun: float) -> int:
+        """How many requests that were not ours instances have worked on since ``begun`` (unix time).
+
+        Takes as long as the log is late. Raises OSError when it cannot be read.
+        """
+        now = time.time()
+        await asyncio.sleep(LOGGED_S)
+        while self._traffic.read():
+            await asyncio.sleep(0)
+        return self._traffic.of_others(begun, now)
 
     def config(self) -> str:
         """The configuration in effect, "" before the first."""

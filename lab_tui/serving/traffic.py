@@ -1,8 +1,9 @@
 """What goes through the front: requests counted from nginx's access log, and its connections now.
 
 The log is the one place where nginx says which instance had a request and how it ended. It writes a line
-when a request is over, and those of a second in one go (``buffer``, ``flush``), so that a request costs it
-about a microsecond. We read what is new once a second and keep only counts.
+when a request is over, and those of a moment in one go (``buffer``, ``flush``), so that a request costs it
+about a microsecond. We read what is new once a second and keep only counts, and of the requests of others,
+which do not name lab-tui as what sent them, when they ran.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from lab_tui.model import Data, FrontTraffic, InstanceTraffic
+from lab_tui.model import USER_AGENT, Data, FrontTraffic, InstanceTraffic
 from lab_tui.serving.parts import Nginx
 
 CONNECTIONS_PATH = "/lab-tui/connections"
@@ -27,11 +28,17 @@ FIELDS = (
     "$upstream_addr",
     "$upstream_header_time",
     "$sent_http_content_type",
+    "$msec",
+    "$request_time",
+    "$request_method",
+    "$lab_ours",
 )
 FORMAT = "|".join(FIELDS)
+FLUSH_MS = 200  # so late at most is a request in the log
 LIMIT_BYTES = 4 * 1024 * 1024  # a longer log is emptied once it has been read
 BLOCK_BYTES = 128 * 1024  # read at once: some two thousand requests, a few milliseconds
 RATE_S = 10.0  # requests a second are a mean over so long
+OTHERS_KEPT = 10_000  # requests of others whose times are remembered
 FIRST_BYTE_S = 60.0  # the wait for the first byte is that of the streams which ended within so long
 SECONDS = re.compile(r"[0-9]+\.[0-9]+")
 CLIENT_LEFT = 499  # nginx's own status
@@ -44,6 +51,14 @@ class Request(Data, frozen=True, kw_only=True):
     whole: bool  # answered to its end
     addresses: tuple[str, ...]  # of the instances that were tried, the last one answered
     first_byte_ms: float | None  # of a stream; for a chat that is its role, not yet a token
+    begun: float  # unix time
+    ended: float
+    others: bool  # it asked an instance for something, and no load of ours sent it
+
+    @property
+    def cut(self) -> bool:
+        """Whether its client left, or it broke off."""
+        return self.status == CLIENT_LEFT or (self.status < 400 and not self.whole)
 
 
 def parse(line: str) -> Request | None:
@@ -51,7 +66,9 @@ def parse(line: str) -> Request | None:
     fields = line.split("|")
     if len(fields) != len(FIELDS) or not fields[0].isdecimal():
         return None
-    status, completion, addresses, header_time, kind = fields
+    status, completion, addresses, header_time, kind, ended, took, method, ours = fields
+    if SECONDS.fullmatch(ended) is None or SECONDS.fullmatch(took) is None:
+        return None
     seconds = re.split(r"[,:] ?", header_time.replace(" ", ""))[-1]
     streamed = kind.startswith("text/event-stream") and SECONDS.fullmatch(seconds) is not None
     return Request(
@@ -59,12 +76,18 @@ def parse(line: str) -> Request | None:
         whole=completion == "OK",
         addresses=tuple(word for word in re.split(r", | : ", addresses) if ":" in word),
         first_byte_ms=float(seconds) * 1000 if streamed else None,
+        begun=float(ended) - float(took),
+        ended=float(ended),
+        others=method == "POST" and not ours,
     )
 
 
 def log_lines() -> str:
     """What the configuration says of the log."""
-    return f"  log_format lab '{FORMAT}';\n  access_log {FILE} lab buffer=32k flush=1s;"
+    return (
+        f'  map $http_user_agent $lab_ours {{ default ""; "{USER_AGENT}" ours; }}\n'
+        f"  log_format lab '{FORMAT}';\n  access_log {FILE} lab buffer=32k flush={FLUSH_MS}ms;"
+    )
 
 
 def connections_place(host: str, nginx: Nginx) -> str:
@@ -108,6 +131,7 @@ class Traffic:
         self._statuses: Counter[int] = Counter()
         self._lately: deque[tuple[float, int]] = deque()  # when read, how many
         self._first_byte_ms: deque[tuple[float, float]] = deque()
+        self._others: deque[tuple[float, float]] = deque(maxlen=OTHERS_KEPT)  # when begun and ended
 
     def _size(self) -> int:
         try:
@@ -148,13 +172,19 @@ class Traffic:
         where = request.addresses[-1] if request.addresses else ""
         self._requests[where] += 1
         self._passed_on.update(request.addresses[:-1])
-        if request.status == CLIENT_LEFT or (request.status < 400 and not request.whole):
+        if request.others and where and (request.status < 400 or request.cut):
+            self._others.append((request.begun, request.ended))
+        if request.cut:
             self._cut[where] += 1
         elif request.status >= 400:
             self._errors[where] += 1
             self._statuses[request.status] += 1
         if request.first_byte_ms is not None and request.status < 400:
             self._first_byte_ms.append((time.monotonic(), request.first_byte_ms))
+
+    def of_others(self, begun: float, ended: float) -> int:
+        """How many requests that were not ours instances worked on between two moments (unix time)."""
+        return sum(began <= ended and end >= begun for began, end in self._others)
 
     async def ask(self, http: httpx.AsyncClient, nginx: Nginx) -> None:
         """Ask nginx for its connections; what it does not say is unknown, with the reason."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,6 +25,7 @@ from lab_tui.model import (
     LoadView,
     MachineLoad,
     Measurement,
+    Others,
     Phase,
     SweepSpec,
 )
@@ -31,7 +33,7 @@ from lab_tui.serving.fleet import Fleet
 from lab_tui.sweep.calibration import MATTERS_FROM_TPS, Calibration
 from lab_tui.sweep.deaths import Deaths
 from lab_tui.sweep.machine import Around, machine_load, machine_name, throttling
-from lab_tui.sweep.verdict import MEMORY_WORDS, Conditions, is_near, judge, lateness
+from lab_tui.sweep.verdict import MEMORY_WORDS, Conditions, is_near, judge, lateness, others_flags
 
 MIB = 1 << 20
 READINGS_EVERY_S = 1.0  # of instances, host and cards
@@ -70,9 +72,13 @@ class Meter:
     async def fleet(self, plan: LoadPlan, on_view: OnView, stop: asyncio.Event | None = None) -> Measurement:
         """Measure the fleet as it is, as :func:`measure` does, and judge it with the machine's readings."""
         seen: list[Around] = []
+        began: float | None = None  # unix time: when requests of the load were first in flight
         deaths = Deaths(self._fleet)
 
         def watch(view: LoadView) -> None:
+            nonlocal began
+            if began is None and view.in_flight:
+                began = time.time()
             if view.phase != Phase.DRAINING:  # who dies afterwards has taken nothing from the figures
                 deaths.look()
             if view.phase == Phase.MEASURING:
@@ -87,6 +93,7 @@ class Meter:
             raise deaths.named_in(error) from error
         read = seen if measured.elapsed_s >= READINGS_EVERY_S else []  # else none was taken inside it
         machine = machine_load(read, measured.throughput_tps)
+        measured = await self._with_others(measured, began or time.time())
         measured = msgspec.structs.replace(
             measured, machine=machine, flags=(*measured.flags, *deaths.flags())
         )
@@ -100,6 +107,20 @@ class Meter:
             conditions = msgspec.structs.replace(conditions, **ceilings)
             measured = msgspec.structs.replace(measured, flags=(*measured.flags, *unknown))
         return judged(msgspec.structs.replace(measured, flags=(*measured.flags, *late)), conditions)
+
+    async def _with_others(self, measured: Measurement, began: float) -> Measurement:
+        """The measurement with the requests of others since ``began`` (unix time), and a word on them."""
+        others = measured.others
+        try:
+            requests = await self._fleet.front.of_others(began)
+        except OSError as error:
+            flag = f"requests of others are not known: the log of the front cannot be read ({error})"
+            return msgspec.structs.replace(measured, flags=(*measured.flags, flag))
+        if requests or others:
+            others = msgspec.structs.replace(others or Others(), requests=requests)
+        return msgspec.structs.replace(
+            measured, others=others, flags=(*measured.flags, *others_flags(others))
+        )
 
     def _late(self, measured: Measurement, conditions: Conditions) -> tuple[str, ...]:
         """The flag of a load that ran late, with the way out where there is one."""

@@ -12,7 +12,19 @@ import msgspec
 
 from lab_tui.model import CellView, Measurement, Slo
 from lab_tui.sweep.predict import Learnt
-from lab_tui.sweep.runs import Figures, drift, figures, is_settled, keeps, repeated, sound, spread
+from lab_tui.sweep.runs import (
+    Figures,
+    alone,
+    alone_tps,
+    drift,
+    figures,
+    is_settled,
+    keeps,
+    repeated,
+    sound,
+    spread,
+)
+from lab_tui.sweep.verdict import is_shared
 
 FEWEST, MOST = 2, 4  # cells that are measured again
 NEAR = 0.05  # share of the best expected
@@ -50,6 +62,18 @@ def tied(found: Known, best: int) -> set[int]:
     return {index for index, one in found.items() if one.tps + (one.half_width or 0.0) >= floor} | {best}
 
 
+def shared(cells: Sequence[CellView], slo: Slo) -> list[int]:
+    """The cells whose only run was shared with others and that may be the best without them.
+
+    At most as many as are confirmed: whoever asks all the time would have everything measured twice.
+    """
+    once = [(cell.index, cell.result) for cell in cells if cell.result is not None and not cell.repeats]
+    first = {index: alone_tps(run) for index, run in once if is_shared(run)}
+    floor = max((one.tps for one in _measured(cells, slo).values()), default=0.0) * (1 - NEAR)
+    highest = sorted(first, key=lambda index: first[index], reverse=True)[:MOST]
+    return sorted(index for index in highest if first[index] >= floor)
+
+
 def field(cells: Sequence[CellView], slo: Slo) -> list[int]:
     """The cells to measure again, in the order of the sweep: those that may be the best by first runs.
 
@@ -76,8 +100,13 @@ def field(cells: Sequence[CellView], slo: Slo) -> list[int]:
 def again(cells: Sequence[CellView], slo: Slo) -> int | None:
     """The cell to measure again; None when the winner is known, or known to be tied.
 
-    A measured cell with a reason (skipped by hand) is not asked for again.
+    Those first whose only run others shared. A measured cell with a reason (skipped by hand) is not asked
+    for again.
     """
+    for index in shared(cells, slo):
+        if not cells[index].reason:
+            return index
+    cells = [alone(cell) for cell in cells]
     taking_part = field(cells, slo)
     by_index = {cell.index: cell for cell in cells}
     for turn in range(ROUNDS):
@@ -97,8 +126,11 @@ def again(cells: Sequence[CellView], slo: Slo) -> int | None:
 
 def to_go(cells: Sequence[CellView]) -> int:
     """How many runs are left at most."""
+    first = len(shared(cells, Slo()))
+    cells = [alone(cell) for cell in cells]
     able = sum(cell.result is not None for cell in cells)
-    return max(0, ROUNDS * min(MOST, able) - sum(len(cell.repeats) for cell in cells)) if able > 1 else 0
+    rounds = ROUNDS * min(MOST, able) if able > 1 else 0
+    return first + max(0, rounds - sum(len(cell.repeats) for cell in cells))
 
 
 def best(cells: Sequence[CellView], slo: Slo) -> int | None:
@@ -108,5 +140,6 @@ def best(cells: Sequence[CellView], slo: Slo) -> int | None:
     """
     found = known(cells, slo)
     confirmed = {cell.index for cell in cells if cell.repeats}
-    candidates = found.keys() & (confirmed | set(field(cells, slo))) if confirmed else found.keys()
+    taking_part = set(field([alone(cell) for cell in cells], slo))
+    candidates = found.keys() & (confirmed | taking_part) if confirmed else found.keys()
     return max(candidates or found, key=lambda index: found[index].tps, default=None)

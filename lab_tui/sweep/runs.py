@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from lab_tui.load.stats import mean, t95, variance
 from lab_tui.model import CellStatus, CellView, Data, Measurement, Slo
-from lab_tui.sweep.verdict import FAILING, MOVED, NO_MEMORY, UNSTABLE, WIDE
+from lab_tui.sweep.verdict import FAILING, MOVED, NO_MEMORY, UNSTABLE, WIDE, is_shared
 
 WRONG = (FAILING, NO_MEMORY)  # figures of something else than the cell
 Z95 = 1.96  # a 95 % interval reaches so many standard deviations to each side
@@ -40,14 +42,27 @@ def runs(cell: CellView) -> tuple[Measurement, ...]:
 
 
 def sound(cell: CellView) -> tuple[Measurement, ...]:
-    """The runs that count: at one rate, however widely that is known.
+    """The runs that count: at one rate, however widely that is known, and not shared with others.
 
     None do when one is failing, or the rate of more than half moved.
     """
     if any(run.verdict in WRONG for run in runs(cell)):
         return ()
-    kept = tuple(run for run in runs(cell) if run.verdict != UNSTABLE or _only_wide(run))
+    alone = (run for run in runs(cell) if not is_shared(run))
+    kept = tuple(run for run in alone if run.verdict != UNSTABLE or _only_wide(run))
     return kept if 2 * len(kept) >= len(runs(cell)) else ()
+
+
+def alone(cell: CellView) -> CellView:
+    """The cell as if it had not been measured a first time where others shared that, and it was once more."""
+    if cell.result is None or not is_shared(cell.result) or not cell.repeats:
+        return cell
+    return msgspec.structs.replace(cell, result=cell.repeats[0], repeats=cell.repeats[1:])
+
+
+def alone_tps(run: Measurement) -> float:
+    """What a run would have made without others, about: as if they had taken their share of it."""
+    return run.throughput_tps / (1 - run.others.share) if run.others and run.others.share < 1 else math.inf
 
 
 def _only_wide(run: Measurement) -> bool:
@@ -94,7 +109,7 @@ def drift(cells: Sequence[CellView]) -> float | None:
     t): then the machine is not what it was, and figures of different times cannot be compared.
     """
     pairs = [(cell.result, again) for cell in cells if cell.result is not None and (again := repeated(cell))]
-    pairs = [(first, again) for first, again in pairs if first.throughput_tps]
+    pairs = [(first, again) for first, again in pairs if first.throughput_tps and not is_shared(first)]
     between = spread(again for _, again in pairs)
     if between is None:
         return None

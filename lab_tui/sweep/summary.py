@@ -21,9 +21,9 @@ from lab_tui.model import (
 from lab_tui.store.store import StoredSweep
 from lab_tui.sweep import confirm, course
 from lab_tui.sweep.plan import slots
-from lab_tui.sweep.runs import Figures, beyond, drift, figures, keeps, repeated, runs
+from lab_tui.sweep.runs import Figures, alone_tps, beyond, drift, figures, keeps, repeated, runs
 from lab_tui.sweep.space import label
-from lab_tui.sweep.verdict import UNSTABLE
+from lab_tui.sweep.verdict import UNSTABLE, is_shared
 from lab_tui.text import plural
 
 OVER = (SweepStatus.DONE, SweepStatus.FAILED, SweepStatus.ABORTED)
@@ -56,7 +56,7 @@ def amount(cells: Sequence[CellView], slo: Slo) -> Amount:
     return Amount(
         best=_best(cells[index], found[index]),
         tied=tuple(ties) if len(ties) > 1 else (),
-        remark="; ".join(filter(None, (_drift_text(cells, index), _passed_over(cells, found, index)))),
+        remark="; ".join(filter(None, (say(cells, found, index) for say in REMARKS))),
     )
 
 
@@ -66,11 +66,23 @@ def _passed_over(cells: Sequence[CellView], found: confirm.Known, best: int) -> 
         run.throughput_tps
         for cell in cells
         for run in runs(cell)[:1]
-        if cell.index not in found and run.verdict == UNSTABLE and run.throughput_tps > found[best].tps
+        if cell.index not in found
+        and run.verdict == UNSTABLE
+        and not is_shared(run)
+        and run.throughput_tps > found[best].tps
     ]
     if not rates:
         return ""
     return f"{plural(len(rates), 'cell')} made more, up to {max(rates):,.0f} tok/s, but unstable: no winner"
+
+
+def _never_alone(cells: Sequence[CellView], found: confirm.Known, best: int) -> str:
+    """That cells might have made more than the best, had others not had a share of every run."""
+    last = [runs(cell)[-1] for cell in cells if cell.index not in found and runs(cell)]
+    count = sum(is_shared(run) and alone_tps(run) > found[best].tps for run in last)
+    if not count:
+        return ""
+    return f"{plural(count, 'cell')} may make more: others asked the instances while they were measured"
 
 
 def _without_sound(cells: Sequence[CellView], slo: Slo) -> Amount:
@@ -103,7 +115,7 @@ def _missed(cell: CellView, found: Figures, slo: Slo) -> str:
     return f"{label(cell.cell)} ({'; '.join(words)})"
 
 
-def _drift_text(cells: Sequence[CellView], best: int) -> str:
+def _drift_text(cells: Sequence[CellView], found: confirm.Known, best: int) -> str:
     """That the machine is not what it was when the cells were first measured."""
     change = drift(cells)
     if change is None or abs(change) < DRIFT_WORTH_SAYING:
@@ -114,6 +126,9 @@ def _drift_text(cells: Sequence[CellView], best: int) -> str:
         f"drift: measured again, the top cells made {change:+.0%} tok/s "
         f"({label(cells[best].cell)} {first.throughput_tps:,.0f} at first), so only those runs count"
     )
+
+
+REMARKS = (_drift_text, _passed_over, _never_alone)
 
 
 def view(

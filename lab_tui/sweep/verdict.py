@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lab_tui.model import Data, Measurement
+from lab_tui.model import Data, Measurement, Others
 from lab_tui.sweep import deaths
 from lab_tui.text import plural
 
@@ -27,7 +27,9 @@ UNCLEAR = "no clear limit"
 ERROR_SHARE = 0.01  # failed requests, as a share of all, from which a cell is failing
 NEAR_CEILING = 0.70  # of what client and front can carry on this machine
 LATE_LOOP_MS = 50.0  # p99 of how late a load worker came round
+OTHERS = "requests of others"
 MOVED = ("drift", "unsteady", "silence")  # flags of a rate that was not one
+SHARED = 0.01  # of the tokens were others': from there on figures are not of the load alone
 WIDE = 0.10  # half-width of the interval, as a share of tok/s
 CLIENT_PART = 0.25  # of the processor time in use: with less, it is not the client that fills a processor
 BUSY_PCT = 90.0  # utilisation that counts as full
@@ -103,9 +105,28 @@ def front_bound(m: Measurement, c: Conditions) -> Reason:
     return ()
 
 
+def is_shared(m: Measurement) -> bool:
+    """Whether others had so much of the instances that the figures are not of the load alone."""
+    return m.others is not None and m.others.share > SHARED
+
+
+def others_flags(others: Others | None) -> tuple[str, ...]:
+    """What a reader must know of the requests of others, a line or none."""
+    if others is None:
+        return ()
+    parts = ((others.tokens, "token"), (others.prompt_tokens, "prompt token"))
+    tokens = " and ".join(plural(count, what) for count, what in parts if count)
+    what = f"about {others.requests}" if others.requests else "past the front"
+    if not tokens:
+        return (f"{OTHERS}: {what} in the window, with too few tokens to matter",)
+    part = f"{others.share:.0%} of all" if others.share > SHARED else "too few to matter"
+    return (f"{OTHERS}: {what} in the window ({tokens}, {part})",)
+
+
 def unstable(m: Measurement, c: Conditions) -> Reason:
-    """The figures moved too much to be one number."""
-    readings = [flag for flag in m.flags if flag.startswith(MOVED)]
+    """The figures moved too much to be one number, or others had a part of what there was."""
+    moved = (*MOVED, OTHERS) if is_shared(m) else MOVED
+    readings = [flag for flag in m.flags if flag.startswith(moved)]
     if m.throughput_ci95_tps is not None and m.throughput_tps > 0:
         relative = m.throughput_ci95_tps / m.throughput_tps
         if relative > WIDE:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from lab_tui.load.plan import LoadPlan, Target
 from lab_tui.load.probe import Found
 from lab_tui.load.record import Record
-from lab_tui.load.sample import Outcome
+from lab_tui.load.sample import Counted, Outcome
 from lab_tui.load.summary import summarise
 from lab_tui.load.tally import Answer
 from lab_tui.load.wire import Report
 from lab_tui.load.workload import Recipe
-from lab_tui.model import Measurement, Workload
+from lab_tui.model import Measurement, Others, Workload
 
 
 def answer(begun: float, first: float, ended: float, **changes: Any) -> Answer:
@@ -33,8 +34,13 @@ def answer(begun: float, first: float, ended: float, **changes: Any) -> Answer:
     return Answer(**(fields | changes))
 
 
-def measured(*answers: Answer, **workload: Any) -> Measurement:
-    """What a window from 10 to 20 s makes of a run from 0 to 30 s that brought these answers."""
+def measured(
+    *answers: Answer, metrics: float | None = None, prompts: float | None = None, **workload: Any
+) -> Measurement:
+    """What a window from 10 to 20 s makes of a run from 0 to 30 s that brought these answers.
+
+    ``metrics`` and ``prompts``: output and prompt tokens that /metrics counts.
+    """
     record = Record(1, 0.0)
     tokens = 0
     left = sorted(answers, key=lambda a: a.ended)
@@ -48,7 +54,15 @@ def measured(*answers: Answer, **workload: Any) -> Measurement:
         record.add(0, report)
     plan = LoadPlan(target=Target(url="http://x"), concurrency=4, workload=Workload(**workload))
     found = Found(recipe=Recipe(path="/completion", field="tokens_predicted", exact=True))
-    return summarise(plan, found, record, Outcome(standing=1.0, opened=10.0, closed=20.0, closed_by="hand"))
+    outcome = Outcome(
+        standing=1.0,
+        opened=10.0,
+        closed=20.0,
+        closed_by="hand",
+        metrics=None if metrics is None else Counted(metrics, 1.0),
+        prompts=None if prompts is None else Counted(prompts, 1.0),
+    )
+    return summarise(plan, found, record, outcome)
 
 
 def flags(m: Measurement, begin: str) -> list[str]:
@@ -94,3 +108,20 @@ def test_a_pace_that_cannot_be_timed_is_not_given() -> None:
     assert m.tpot_ms.p50 is not None and abs(m.tpot_ms.p50 - 10) < 0.01
     assert flags(m, "pace: 1 of 2 answers came within 2 ms")
     assert not flags(measured(answer(13.0, 13.05, 13.05, tokens=1, said=1, asked=1)), "pace")
+
+
+def test_tokens_of_others_are_told_from_what_cannot_be_told() -> None:
+    """1,100 tokens of answers and 3,200 of prompts are ours, and those of one prompt may be."""
+    good = [answer(10 + n / 11, 10.05 + n / 11, 10.1 + n / 11, prompt_tokens=32) for n in range(100)]
+    cut = answer(19.0, 20.0, 20.5, kind="cancelled", tokens=0, said=None)
+    queued = msgspec.structs.replace(cut, first=None)
+
+    def others(tokens: float, prompts: float) -> Others | None:
+        m = measured(*good, queued, metrics=tokens, prompts=prompts)
+        assert not flags(m, "tokens do not reconcile")
+        return m.others
+
+    assert others(1_108.0, 3_248.0) is None
+    assert others(1_200.0, 3_232.0) == Others(tokens=100, share=100 / 1_200)
+    assert others(1_100.0, 7_232.0) == Others(prompt_tokens=4_000, share=4_000 / 7_232)
+    assert flags(measured(*good, metrics=900.0), "tokens do not reconcile")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lab_tui.model import ClientCost, MachineLoad, Measurement, Percentiles, StreamRate, TokenCounts
+from lab_tui.model import ClientCost, MachineLoad, Measurement, Others, Percentiles, StreamRate, TokenCounts
 from lab_tui.sweep import verdict
-from lab_tui.sweep.verdict import Conditions, judge
+from lab_tui.sweep.verdict import Conditions, judge, others_flags
 
 
 def measured(**changes: Any) -> Measurement:
@@ -33,6 +33,8 @@ def measured(**changes: Any) -> Measurement:
     return Measurement(**(fields | changes))
 
 
+SHARED = Others(requests=12, tokens=1536, share=0.133)
+SMALL = Others(requests=1, tokens=40, share=0.004)
 BACKLOG = "backlog: 11 requests that were due had no free stream when the window closed"
 CASES: dict[str, tuple[Measurement, Conditions, str, str]] = {
     "errors": (
@@ -94,6 +96,18 @@ CASES: dict[str, tuple[Measurement, Conditions, str, str]] = {
         Conditions(),
         verdict.UNSTABLE,
         "drift: tok/s fell from 1,200 to 830 inside the window",
+    ),
+    "others had a part of it": (
+        measured(others=SHARED, flags=others_flags(SHARED)),
+        Conditions(cpu_pct=99.0),
+        verdict.UNSTABLE,
+        "requests of others: about 12 in the window (1,536 tokens, 13% of all)",
+    ),
+    "others had next to nothing": (
+        measured(others=SMALL, flags=others_flags(SMALL)),
+        Conditions(cpu_pct=99.0),
+        verdict.CPU,
+        "CPU 99 % busy",
     ),
     "wide": (
         measured(throughput_ci95_tps=300.0),
@@ -177,3 +191,13 @@ def test_who_was_crowded_out_says_what_that_means() -> None:
     )
     assert not verdict.lateness(measured(), full)
     assert not verdict.lateness(late, Conditions(cores=16, cpu_pct=50.0))  # then it is the client itself
+
+
+def test_what_is_said_of_others() -> None:
+    assert others_flags(None) == ()
+    (small,) = others_flags(SMALL)
+    assert small == "requests of others: about 1 in the window (40 tokens, too few to matter)"
+    (few,) = others_flags(Others(requests=2))
+    assert few == "requests of others: about 2 in the window, with too few tokens to matter"
+    (beside,) = others_flags(Others(requests=0, tokens=50, prompt_tokens=900, share=0.2))
+    assert beside.startswith("requests of others: past the front in the window (50 tokens and 900 prompt tok")

@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import msgspec
 import psutil
 import pytest
 
-from lab_tui.model import FrontState, LabError
+from lab_tui.model import USER_AGENT, FrontState, LabError
 from lab_tui.serving import front as module
 from lab_tui.serving import parts, ports
 from lab_tui.serving.front import Front, check_files
@@ -259,6 +260,11 @@ async def test_what_goes_through_is_counted(stand: Stand, monkeypatch: pytest.Mo
     assert (front.traffic.errors, front.traffic.cut_off) == ({}, 1)
     assert {one.address for one in front.traffic.instances} == set(stand.spec.backends)
     assert (front.traffic.connections is None) == bool(front.traffic.connections_reason)
+    begun = time.time()
+    for agent in (USER_AGENT, "chat"):
+        async with plain_http() as http:
+            await http.post(f"{stand.spec.url}/completion", headers={"User-Agent": agent}, content=b"x")
+    assert await front.of_others(begun) == 1
     log = stand.folder / "nginx.log"
     monkeypatch.setattr("lab_tui.serving.process.LOG_LIMIT_BYTES", 1000)
     log.write_text("x" * 1001)

@@ -16,32 +16,38 @@ WITHOUT = Nginx(command=("nginx",), source="embedded", version=(1, 31, 3))
 ONE, TWO = "127.0.0.1:9000", "127.0.0.1:9001"
 
 
+REST = "|1000.000|0.500|POST|"  # of every line: it ended at 1,000 s and took a half
+
+
 def test_lines() -> None:
-    whole = parse(f"200|OK|{ONE}|0.250|text/event-stream")
+    whole = parse(f"200|OK|{ONE}|0.250|text/event-stream{REST}")
     assert whole is not None
     assert (whole.status, whole.whole, whole.addresses, whole.first_byte_ms) == (200, True, (ONE,), 250.0)
-    again = parse(f"200|OK|{ONE}, {TWO}|-, 0.020|text/event-stream")
+    again = parse(f"200|OK|{ONE}, {TWO}|-, 0.020|text/event-stream{REST}")
     assert again is not None
     assert (again.addresses, again.first_byte_ms) == ((ONE, TWO), 20.0)
-    plain = parse(f"200|OK|{ONE}|0.250|application/json")
+    plain = parse(f"200|OK|{ONE}|0.250|application/json{REST}")
     assert plain is not None and plain.first_byte_ms is None
-    nobody = parse("503|OK|-|-|application/json")
+    nobody = parse(f"503|OK|-|-|application/json{REST}")
     assert nobody is not None and nobody.addresses == ()
     assert parse("2026/11/21 [warn] something else") is None
-    odd = parse(f"200|OK|{ONE}|x|text/event-stream")
+    odd = parse(f"200|OK|{ONE}|x|text/event-stream{REST}")
     assert odd is not None and odd.first_byte_ms is None
 
 
 def test_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / traffic.FILE
-    log.write_text(f"200|OK|{TWO}|0.1|text/event-stream\n")  # of before
+    log.write_text(f"200|OK|{TWO}|0.1|text/event-stream{REST}\n")  # of before
     counted = Traffic(tmp_path)
     with log.open("a") as file:
-        file.write(f"200|OK|{ONE}|0.3|text/event-stream\n500|OK|{ONE}|0.1|application/json\n")
-        file.write(f"499||{ONE}|-|-\n200||{TWO}|0.1|text/event-stream\n200|OK|{ONE}, {TWO}|-, 0.1|a/b\n503|O")
+        for line in (f"200|OK|{ONE}|0.3|text/event-stream", f"500|OK|{ONE}|0.1|application/json"):
+            file.write(f"{line}{REST}\n")
+        for line in (f"499||{ONE}|-|-", f"200||{TWO}|0.1|text/event-stream"):
+            file.write(f"{line}{REST}\n")
+        file.write(f"200|OK|{ONE}, {TWO}|-, 0.1|a/b{REST}\n503|O")
     counted.read()
     with log.open("a") as file:
-        file.write("K|-|-|application/json\n")
+        file.write(f"K|-|-|application/json{REST}\n")
     monkeypatch.setattr(traffic, "LIMIT_BYTES", 10)
     counted.read()
     view = counted.view()
@@ -52,11 +58,11 @@ def test_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert by == {"": (1, 1, 0, 0), ONE: (3, 1, 1, 1), TWO: (2, 0, 1, 0)}
     assert log.stat().st_size == 0  # it is kept short
     with log.open("a") as file:
-        file.write(f"200|OK|{ONE}|0.3|a/b\n")
+        file.write(f"200|OK|{ONE}|0.3|a/b{REST}\n")
     counted.read()
     assert counted.view().requests == 7
     with log.open("a") as file:
-        file.write(f"200|OK|{ONE}|0.3|a/b\n" * 6000)
+        file.write(f"200|OK|{ONE}|0.3|a/b{REST}\n" * 6000)
     assert counted.read()  # a block of it: the loop is not held for more
     while counted.read():
         pass
@@ -65,6 +71,26 @@ def test_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted.view().requests == 0
     assert counted.view().requests_per_s is None
     assert counted.view().since == pytest.approx(time.time(), abs=60)
+
+
+def test_requests_of_others(tmp_path: Path) -> None:
+    """Only what asks an instance to work, and not our own load: it says who it is."""
+    log = tmp_path / traffic.FILE
+    log.touch()
+    counted = Traffic(tmp_path)
+    rests = (
+        "|1000.000|0.500|POST|",
+        "|1000.900|0.500|POST|",
+        "|1000.000|0.500|POST|ours",
+        "|1000.000|0.500|GET|",
+    )
+    log.write_text("".join(f"200|OK|{ONE}|0.3|a/b{rest}\n" for rest in rests))
+    with log.open("a") as file:
+        file.write(f"499||{ONE}|-|-{REST}\n400|OK|{ONE}|0.1|a/b{REST}\n503|OK|-|-|a/b{REST}\n")
+    counted.read()
+    assert counted.of_others(999.0, 1001.0) == 3
+    assert counted.of_others(1000.1, 1001.0) == 1
+    assert counted.of_others(1001.0, 1002.0) == 0
 
 
 def test_connections() -> None:

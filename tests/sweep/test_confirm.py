@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from lab_tui.model import CellStatus, CellView, Slo
+from lab_tui.model import CellStatus, CellView, Others, Slo
 from lab_tui.sweep import confirm, summary
 from lab_tui.sweep.verdict import UNSTABLE, WIDE
 from tests.store.helpers import measurement, sweep_spec, viewed
@@ -157,3 +157,22 @@ def test_the_highest_figure_takes_part_though_its_neighbours_level_it() -> None:
     confirmed(cells, lambda index: measured[index][0])
     best = summary.amount(cells, Slo()).best
     assert best is not None and (best.instances, best.parallel, best.concurrency) == (2, 4, 8)
+
+
+def test_a_cell_that_others_disturbed_is_measured_again() -> None:
+    """It would win alone. The one that is far behind is not worth the time."""
+    disturbed = Others(requests=9, tokens=900, share=0.3)
+    cells = list(viewed(sweep_spec(), 100.0, 80.0, 95.0, 20.0))
+    for index in (1, 3):
+        run = measurement(80.0 if index == 1 else 20.0, verdict=UNSTABLE, others=disturbed)
+        cells[index] = msgspec.structs.replace(cells[index], result=run)
+    assert confirm.best(cells, Slo()) == 0
+    assert "1 cell may make more: others asked" in summary.amount(cells, Slo()).remark
+    left = confirm.to_go(cells)
+    order = confirmed(cells, {0: 100.0, 1: 120.0, 2: 95.0}.__getitem__)
+    assert order[0] == 1 and 3 not in order and len(order) <= left
+    best = summary.amount(cells, Slo())
+    assert best.best is not None and (best.best.cell, best.best.throughput_tps, best.remark) == (2, 120.0, "")
+    again = msgspec.structs.replace(cells[1].result or measurement(1.0), throughput_tps=99.0)
+    cells[1] = msgspec.structs.replace(cells[1], repeats=(again,))  # again not alone
+    assert confirm.best(cells, Slo()) == 0 and confirm.shared(cells, Slo()) == []
