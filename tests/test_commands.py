@@ -378,3 +378,20 @@ async def test_a_bench_says_that_its_engine_ended_under_it(monkeypatch: pytest.M
     monkeypatch.setattr(bench, "engine_session", session)
     with pytest.raises(LabError, match="the engine ended under the bench, what was measured is lost"):
         await bench._bench(BenchSpec(concurrency=1))
+
+
+def test_status_is_watched_as_json_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One document a line, so that a script reads as it goes; then the engine ends."""
+
+    class Twice(FakeClient):
+        async def watch(self, interval_s: float = 1.0) -> AsyncGenerator[Snapshot, None]:
+            for seq in (1, 2):
+                yield snapshot(seq=seq)
+
+    monkeypatch.setattr(status, "EngineClient", lambda: Twice(snapshot()))
+    with pytest.raises(EngineGone):
+        status.status(as_json=True, watch=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [msgspec.json.decode(line)["seq"] for line in lines] == [1, 2]

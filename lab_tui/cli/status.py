@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lab_tui.cli.fleet import Json, left_behind
+from lab_tui.cli.fleet import left_behind
 from lab_tui.cli.output import (
     duration,
     gigabytes,
@@ -44,7 +44,9 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    as_json: Json = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document; with --watch one on each line.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again every second, until ctrl-C.")] = False,
 ) -> None:
     """What runs now."""
