@@ -109,7 +109,7 @@ class Outline(Data, frozen=True, kw_only=True):
     cells_too_large: int  # of them, left out because they do not fit
     instance_starts: int  # of the search, at most
     confirm_starts: int  # to measure the best again, at most
-    longest_s: float  # about, confirmation included: starts guessed, every window to its limit; or the budget
+    longest_s: float  # about, confirmation included: starts and ramps guessed, every window to its limit
     largest: FleetSpec  # the fleet that needs most
     weights_bytes: int  # of the model
     kv_bytes: int  # of each instance of the largest fleet, as are the next two

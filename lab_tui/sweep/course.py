@@ -5,16 +5,22 @@ A pure function of what is kept, so that a sweep whose engine died goes on where
 
 from __future__ import annotations
 
+import functools
 import statistics
+from collections.abc import Sequence
+from pathlib import Path
 
-from lab_tui.model import CellStatus, Data, LabError, SweepSpec, WindowSpec
+from lab_tui.model import CellStatus, CellView, Data, LabError, SweepSpec, WindowSpec
 from lab_tui.store.store import StoredSweep
 from lab_tui.sweep import confirm
 from lab_tui.sweep.adaptive import most_cells
 from lab_tui.sweep.plan import OPEN
+from lab_tui.sweep.space import changes_fleet, fleets_each
 from lab_tui.sweep.strategy import strategy
 
-START_GUESS_S = 3.0  # a cell's start, warm-up and drain, before one was timed
+RUN_GUESS_S = 3.0  # a cell's ramp and drain, before one was timed
+START_GUESS_S = 2.0  # of another fleet, warm-up included, before one was timed; and its model is read:
+READ_GUESS_BYTES_S = 1e9
 CONFIRM_SHARE = 0.4  # of a budget, at most, that is kept for confirmation
 
 
@@ -45,16 +51,63 @@ def _again(sweep: StoredSweep, left_s: float | None) -> int | None:
     return confirm.again(sweep.cells, sweep.spec.slo)
 
 
-def most_to_go(sweep: StoredSweep, open_cells: int) -> int:
+class Pace(Data, frozen=True, kw_only=True):
+    """How long runs take and what is left of them, in seconds, up to about."""
+
+    each_s: float  # a run, with its part of the starts
+    to_go_s: float  # all runs to go, the one at work included
+
+
+def pace(sweep: StoredSweep, open_cells: int) -> Pace:
+    """What is to be expected of the runs that are left, by those timed.
+
+    The search of a grid changes its fleet as often as its axes say, the adaptive one as often as it did so
+    far, and runs that confirm the best are in turn.
+    """
+    timed = sorted(
+        (cell for cell in sweep.cells if cell.status == CellStatus.MEASURED and cell.took_s),
+        key=lambda cell: cell.started or 0.0,
+    )
+    fleets = [None, *(cell.cell.fleet for cell in timed)]
+    new = [cell for before, cell in zip(fleets, timed, strict=False) if cell.cell.fleet != before]
+    ready = [cell for before, cell in zip(fleets, timed, strict=False) if cell.cell.fleet == before]
+    run_s = statistics.median_low([*_took(ready or new, started=not ready), longest_s(sweep.spec.window)])
+    guess_s = START_GUESS_S + _size(sweep.spec.fleet.model) / READ_GUESS_BYTES_S
+    start_s = statistics.median([*(max(0.0, took - run_s) for took in _took(new)), guess_s])
+    search, again = _runs_to_go(sweep, open_cells)
+    changes = fleets_each(sweep.spec)
+    if sweep.spec.strategy == "adaptive":
+        changes = len(new) / len(timed) if timed else 1.0
+    starts = search * changes + (again if changes_fleet(sweep.spec) else 0)
+    runs = search + again
+    to_go_s = runs * run_s + starts * start_s
+    return Pace(each_s=to_go_s / runs if runs else 0.0, to_go_s=to_go_s)
+
+
+def _took(cells: Sequence[CellView], *, started: bool = False) -> list[float]:
+    """How long these cells took; of those that ``started`` a fleet, without that: about."""
+    if started:
+        return [cell.result.elapsed_s + RUN_GUESS_S for cell in cells if cell.result is not None]
+    return [cell.took_s for cell in cells if cell.took_s]
+
+
+@functools.cache
+def _size(model: str) -> int:
+    """Bytes of a model file; 0 when it is not there, which its start will say."""
+    try:
+        return Path(model).stat().st_size
+    except OSError:
+        return 0
+
+
+def _runs_to_go(sweep: StoredSweep, open_cells: int) -> tuple[int, int]:
     """How many runs are left at most, of the cells of the plan and of those that confirm the best."""
     if sweep.spec.strategy == "adaptive" and sweep.cells:
         tried = sum(cell.took_s is not None for cell in sweep.cells)
         open_cells = min(open_cells, max(1, most_cells(sweep.cells) - tried)) if open_cells else 0
     if not sweep.spec.confirm:
-        return open_cells
-    if open_cells:
-        return open_cells + most_to_confirm(len(sweep.cells))
-    return confirm.to_go(sweep.cells)
+        return open_cells, 0
+    return open_cells, most_to_confirm(len(sweep.cells)) if open_cells else confirm.to_go(sweep.cells)
 
 
 def most_to_confirm(cells: int) -> int:
@@ -86,7 +139,7 @@ def cell_s(sweep: StoredSweep) -> float:
 
 def longest_s(window: WindowSpec) -> float:
     """How long a cell may take before one was timed."""
-    return window.max_s + START_GUESS_S
+    return window.max_s + RUN_GUESS_S
 
 
 def check_budget(spec: SweepSpec) -> None:

@@ -68,7 +68,7 @@ class Runner:
         return summary.view(
             self.sweep,
             now=self._cell_label if at_work else "",
-            phase=self.load.phase if self.load else None,
+            load=self.load,
             running_s=time.monotonic() - self._cell_began if at_work else 0.0,
             found=self.amount,
         )

@@ -130,6 +130,7 @@ AXES: dict[str, Axis] = {
 }
 
 RESTARTS_NOTHING = ("instances", "balancing", "output-tokens", "concurrency")
+LOADS = ("output-tokens", "concurrency")  # of whatever fleet is up; the innermost loops
 FLAG_AXES = {
     "-t": "threads", "--threads": "threads", "--threads-http": "threads-http", "-b": "batch",
     "--batch-size": "batch", "-ub": "ubatch", "--ubatch-size": "ubatch", "-c": "ctx-per-slot",
@@ -331,6 +332,16 @@ def model_loads(spec: SweepSpec) -> int:
     """How many instances a grid starts: for each setting of what restarts them, the largest fleet once."""
     per_fleet = math.prod(len(values) for name, values in spec.axes.items() if name not in RESTARTS_NOTHING)
     return per_fleet * _most(spec, "instances", spec.fleet.instances)
+
+
+def fleets_each(spec: SweepSpec) -> float:
+    """How many fleets a grid has for each of its cells: those that differ only in their load share one."""
+    return 1 / math.prod(len(spec.axes.get(name, (None,))) for name in LOADS)
+
+
+def changes_fleet(spec: SweepSpec) -> bool:
+    """Whether any two cells want different fleets."""
+    return any(len(values) > 1 for name, values in spec.axes.items() if name not in LOADS)
 
 
 def label(cell: Cell) -> str:

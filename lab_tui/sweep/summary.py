@@ -11,12 +11,14 @@ from lab_tui.model import (
     CellStatus,
     CellView,
     Data,
+    LoadView,
     Measurement,
     Phase,
     Slo,
     SweepDetail,
     SweepStatus,
     SweepView,
+    WindowSpec,
 )
 from lab_tui.store.store import StoredSweep
 from lab_tui.sweep import confirm, course
@@ -135,11 +137,14 @@ def view(
     sweep: StoredSweep,
     *,
     now: str = "",
-    phase: Phase | None = None,
+    load: LoadView | None = None,
     running_s: float = 0.0,
     found: Amount | None = None,
 ) -> SweepView:
-    """One sweep as a line. ``running_s``: how long the cell at work has taken so far; ``found``: if known."""
+    """One sweep as a line; ``found`` if known.
+
+    Of the cell at work: its name, its load, and how long it has taken so far.
+    """
     found = amount(sweep.cells, sweep.spec.slo) if found is None else found
     counts = {status: sum(c.status == status for c in sweep.cells) for status in CellStatus}
     open_cells = counts[CellStatus.PENDING] + counts[CellStatus.RUNNING]
@@ -155,10 +160,10 @@ def view(
         cells_failed=counts[CellStatus.FAILED],
         cells_skipped=counts[CellStatus.SKIPPED],
         elapsed_s=sweep.elapsed_s + running_s,
-        eta_s=_eta_s(sweep, open_cells, running_s),
+        eta_s=_eta_s(sweep, open_cells, running_s, load),
         best=found.best,
         now=now,
-        phase=phase,
+        phase=load.phase if load else None,
     )
 
 
@@ -213,19 +218,30 @@ def _together(cell: CellView, found: Figures | None, counted: Sequence[Measureme
     return msgspec.structs.replace(cell, result=result, repeats=(), runs_tps=rates)
 
 
-def _eta_s(sweep: StoredSweep, open_cells: int, running_s: float) -> float | None:
+def _eta_s(sweep: StoredSweep, open_cells: int, running_s: float, load: LoadView | None) -> float | None:
     """Time to go, up to about, confirmation included; None when nothing is left.
 
-    How long starts and warm-ups take is guessed until cells were timed.
+    How long starts and warm-ups take is guessed until cells were timed. A run that takes longer than was to
+    be expected takes no time from those after it.
     """
     if sweep.status in OVER:
         return None
-    to_go = course.most_to_go(sweep, open_cells)
-    if not to_go:
+    expected = course.pace(sweep, open_cells)
+    if not expected.to_go_s:
         return None
-    most = to_go * course.cell_s(sweep) - running_s
+    left_of_run_s = max(expected.each_s - running_s, _least_s(sweep.spec.window, load) if running_s else 0.0)
+    most = max(0.0, expected.to_go_s - expected.each_s) + left_of_run_s
     left_s = course.time_left_s(sweep)
-    return max(0.0, most if left_s is None else min(most, left_s - running_s))
+    return most if left_s is None else max(0.0, min(most, left_s - running_s))
+
+
+def _least_s(window: WindowSpec, load: LoadView | None) -> float:
+    """What the run at work still takes at the least: the shortest window, or what is left of it."""
+    if window.requests is not None or (load and load.phase in (Phase.DRAINING, Phase.CALIBRATING)):
+        return 0.0
+    if load is None or load.phase is not Phase.MEASURING:
+        return window.min_s
+    return max(0.0, window.min_s - (load.phase_s or 0.0))
 
 
 def _resources(cell: CellView) -> tuple[int, int, int]:

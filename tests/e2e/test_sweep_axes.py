@@ -16,12 +16,13 @@ AXES = ("--axis", "arg:--verbosity=2,4", "--axis", "concurrency=1", "--axis", "i
 
 def test_a_dry_run_says_what_it_comes_to_and_starts_nothing(lab: Lab) -> None:
     text = lab.run("sweep", "--preset", "full", "--dry-run").stdout
-    assert text.splitlines()[0] == "full: 308 cells, grid, up to about 2h53"
+    assert text.splitlines()[0] == "full: 308 cells, grid, up to about 2h55"
     assert "instance starts  112 at most, 128 to confirm the best" in text
     found = lab.json("sweep", "--preset", "full", "--dry-run")
     assert (found["cells"], found["instance_starts"], found["strategy"]) == (308, 112, "grid")
     assert (found["largest"]["instances"], found["largest"]["parallel"]) == (16, 64)
-    assert found["longest_s"] == (308 + 2 * 4) * 33.0  # the best four are measured twice more
+    at_least_s = (308 + 2 * 4) * 33.0 + (28 + 2 * 4) * 2.0  # the best four are measured twice more
+    assert at_least_s < found["longest_s"] < at_least_s + 60  # that read the model
     assert found["ram_bytes"] > 16 * found["ram_each_bytes"] > 16 * found["kv_bytes"] > 0
     assert found["fits"] and found["cells_too_large"] == 0 and found["reason"] == ""
     assert lab.status() is NOTHING_RUNS
@@ -41,7 +42,7 @@ def test_a_dry_run_tells_what_does_not_fit(lab: Lab) -> None:
     found = lab.json(*asked)
     assert (found["cells"], found["cells_too_large"], found["fits"]) == (4, 1, False)
     assert found["reason"].startswith("does not fit: 64 instances need ")
-    assert found["longest_s"] == 3 * 33.0
+    assert found["longest_s"] == pytest.approx(3 * (33.0 + 2.0), abs=1)
     assert lab.json(*asked, "--budget", "40s")["longest_s"] == 40.0
     text = lab.run(*asked).stdout
     assert "1 cell is left out; the largest does not fit: 64 instances need " in text

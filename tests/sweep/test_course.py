@@ -61,7 +61,7 @@ def test_a_slow_first_cell_is_no_measure_of_the_rest() -> None:
     sweep = budgeted(100.0, 44.0, 50.0, window=WindowSpec(max_s=3.0))
     first = msgspec.structs.replace(sweep.cells[0], took_s=44.0)
     sweep = msgspec.structs.replace(sweep, cells=(first, *sweep.cells[1:]))
-    assert course.cell_s(sweep) == 3.0 + course.START_GUESS_S
+    assert course.cell_s(sweep) == 3.0 + course.RUN_GUESS_S
     assert course.following(sweep).index == 1
 
 

@@ -7,7 +7,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from lab_tui.model import CellStatus, CellView, Percentiles, Slo, StreamRate, SweepStatus, WindowSpec
+from lab_tui.model import (
+    CellStatus,
+    CellView,
+    LoadView,
+    Percentiles,
+    Phase,
+    Slo,
+    StreamRate,
+    SweepStatus,
+    WindowSpec,
+)
 from lab_tui.store.store import StoredSweep
 from lab_tui.sweep import course, summary
 from lab_tui.sweep.plan import grid, ladder
@@ -204,7 +214,7 @@ def test_a_sweep_as_a_line() -> None:
     line = summary.view(stored(cells), now="2×4 c=16", running_s=4.0)
     assert (line.cells_total, line.cells_measured, line.cells_failed, line.cells_skipped) == (8, 2, 1, 1)
     assert line.elapsed_s == 24.0
-    assert line.eta_s == pytest.approx(4 * 10.0 - 4.0)
+    assert line.eta_s == pytest.approx(4 * 10.0 + 2 * 1.0 - 4.0)  # two of them on another fleet
     assert line.best is not None and line.best.throughput_tps == 60.0
     assert (line.now, line.created) == ("2×4 c=16", 5.0)
 
@@ -212,11 +222,35 @@ def test_a_sweep_as_a_line() -> None:
 def test_time_to_go() -> None:
     spec = sweep_spec(window=WindowSpec(max_s=17.0), confirm=False)
     untimed = summary.view(stored(viewed(spec), spec=spec)).eta_s
-    assert untimed == pytest.approx(8 * (17.0 + course.START_GUESS_S))
+    assert untimed == pytest.approx(8 * (17.0 + course.RUN_GUESS_S) + 4 * course.START_GUESS_S)
     late = summary.view(stored(viewed(spec, *[1.0] * 7), spec=spec), running_s=500.0)
-    assert late.eta_s == 0.0  # longer than guessed: never negative
+    assert late.eta_s == spec.window.min_s  # longer than guessed: it is not over before a window was open
     assert summary.view(stored(viewed(spec, *[1.0] * 8), spec=spec)).eta_s is None
     confirmed = msgspec.structs.replace(spec, confirm=True)
     assert summary.view(stored(viewed(spec, *[1.0] * 8), spec=confirmed)).eta_s == pytest.approx(8 * 10.0)
     budget = msgspec.structs.replace(spec, budget_s=60.0)
     assert summary.view(stored(viewed(spec), spec=budget)).eta_s == pytest.approx(60.0 - 20.0)
+
+
+def test_time_to_go_where_starting_takes_long() -> None:
+    """Each fleet takes a minute to load its model and to warm its slots, and then two runs of ten seconds."""
+    spec = sweep_spec(confirm=False)
+    timed = tuple(
+        msgspec.structs.replace(cell, took_s=10.0 if cell.cell.concurrency > 1 else 70.0)
+        for cell in viewed(spec, *[1.0] * 4)[:4]
+    )
+    cells = (*timed, *viewed(spec)[4:])
+
+    def eta(running_s: float, phase: Phase, phase_s: float = 0.0) -> float | None:
+        load = LoadView(phase=phase, concurrency=1, in_flight=0, tps=0.0, phase_s=phase_s)
+        return summary.view(stored(cells, spec=spec), load=load, running_s=running_s).eta_s
+
+    assert summary.view(stored(cells, spec=spec)).eta_s == pytest.approx(4 * 10.0 + 2 * 60.0)
+    assert eta(20.0, Phase.WARMING) == pytest.approx(4 * 10.0 + 2 * 60.0 - 20.0)
+    # The one at work takes longer than usual, and nothing from those after it.
+    assert eta(300.0, Phase.WARMING) == pytest.approx(3 * 40.0 + 3.0)
+    assert eta(300.0, Phase.MEASURING, 2.0) == pytest.approx(3 * 40.0 + 1.0)
+    assert eta(300.0, Phase.DRAINING) == pytest.approx(3 * 40.0)
+    again = msgspec.structs.replace(spec, confirm=True)
+    done = summary.view(stored((*timed, *timed), spec=again)).eta_s
+    assert done == pytest.approx(8 * 70.0)  # in turn, each on another fleet than the one before
