@@ -128,6 +128,18 @@ async def probe_llama_server(found: Found) -> LlamaServer:
     )
 
 
+def promises(how: str, value: str) -> bool:
+    """Whether a help text that writes the value like ``how`` promises that ``value`` is taken.
+
+    ``[on|off|auto]``, ``<0|1>`` and ``{none,layer,row}`` name all there are, ``N`` is a number; of other ways
+    nothing is told, and that counts as a promise.
+    """
+    if how == "N":
+        return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", value) is not None
+    words = re.fullmatch(r"[\[<{]([\w+-]+(?:[|,][\w+-]+)+)[\]>}]", how)
+    return words is None or value in re.split(r"[|,]", words.group(1))
+
+
 async def try_arguments(build: LlamaServer, args: Sequence[str]) -> None:
     """Have llama-server itself read these arguments. Raises LabError with its words when it refuses them.
 

@@ -33,7 +33,7 @@ async def look_ahead(spec: SweepSpec, room: Room, server: Callable[[], Awaitable
     if asked or spec.fleet.extra_args or spec.fleet.placement != AUTO or spec.fleet.cpu_pin or spec.fleet.mps:
         build = await server()
         llama_server.check_extra_args(build, spec.fleet.extra_args)
-        space.check_arguments(build, spec)
+        await space.check_arguments(build, spec)
     laid_out = space.laid_out(spec, llama_server.usable_cores())
     return await asyncio.to_thread(outline, laid_out, room)
 

@@ -153,7 +153,7 @@ class Queue:
         cells = await asyncio.to_thread(space.cells, spec)
         largest = max(cells, key=lambda cell: (cell.fleet.instances, cell.fleet.mps == "on"))
         server, _ = await self._fleet.find_parts()
-        space.check_arguments(server, spec)
+        await space.check_arguments(server, spec)
         await self._fleet.check(largest.fleet, for_room=False)  # what does not fit is left out, cell by cell
         # To its end even when the one who asked has left: what is in the store is in the queue as well.
         return await tasks.to_its_end(self._take_in(spec, cells), "new sweep", self._writing)

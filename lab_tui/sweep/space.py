@@ -13,7 +13,7 @@ from lab_tui.model import AxisValue, Cell, Data, FleetSpec, LabError, SweepSpec,
 from lab_tui.serving import mps, placement
 from lab_tui.serving.cores import read_cores
 from lab_tui.serving.llama_server import SPARE_HTTP_THREADS, check_extra_args, check_placement
-from lab_tui.serving.parts import LlamaServer
+from lab_tui.serving.parts import LlamaServer, promises, try_arguments
 
 MAX_CELLS = 10_000  # more are run only when they are asked for
 MOST_CELLS = 50_000  # more are never run: every snapshot counts the cells of the queue
@@ -237,10 +237,11 @@ def check(spec: SweepSpec) -> None:
         raise LabError("the axis output-tokens and a range of --output-tokens are given", "choose one")
 
 
-def check_arguments(build: LlamaServer, spec: SweepSpec) -> None:
+async def check_arguments(build: LlamaServer, spec: SweepSpec) -> None:
     """Raise LabError when ``build`` does not take the arguments that vary, or takes them without a value.
 
-    So too when it cannot place instances as asked, or this system pins none to cores or has no MPS.
+    A value that its help text does not promise to take it has to read itself. So too when it cannot place
+    instances as asked, or this system pins none to cores or has no MPS.
     """
     for value in spec.axes.get("placement", (spec.fleet.placement,)):
         check_placement(build, msgspec.structs.replace(spec.fleet, placement=placed(value)))
@@ -248,7 +249,7 @@ def check_arguments(build: LlamaServer, spec: SweepSpec) -> None:
         read_cores()
     if "on" in spec.axes.get("mps", (spec.fleet.mps,)) and (error := mps.obstacle()) is not None:
         raise error
-    for name in spec.axes:
+    for name, values in spec.axes.items():
         if not name.startswith(ARG):
             continue
         flag = name.removeprefix(ARG)
@@ -257,6 +258,17 @@ def check_arguments(build: LlamaServer, spec: SweepSpec) -> None:
                 f"axis {name}: llama-server's {flag} takes no value", "only arguments with a value can vary"
             )
         check_extra_args(build, (flag, "value"))
+        for value in map(str, values):
+            if not promises(build.flags[flag], value):
+                await _try(build, name, flag, value)
+
+
+async def _try(build: LlamaServer, name: str, flag: str, value: str) -> None:
+    """Have it read one value of an axis. Raises LabError naming the axis."""
+    try:
+        await try_arguments(build, (flag, value))
+    except LabError as error:
+        raise LabError(f"axis {name}: {error.message}", error.remedy) from error
 
 
 def plain(fleet: FleetSpec) -> FleetSpec:

@@ -109,18 +109,20 @@ def test_what_stands_in_the_way_is_said_with_the_way_out(
         mps.check(spec(), [L4], [CUDA0])
 
 
-def test_it_is_an_axis_where_a_daemon_can_be_had(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_an_axis_where_a_daemon_can_be_had(
+    control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build = LlamaServer(command=("llama-server",), source="PATH", version="1", flags={})
     sweep = sweep_spec(axes=space.parse_axes(["mps=off,on", "concurrency=1"]))
     assert [cell.fleet.mps for cell in space.cells(sweep)] == ["off", "on"]
     assert space.model_loads(sweep) == 2  # an environment is for life
-    space.check_arguments(build, sweep)
+    await space.check_arguments(build, sweep)
     with pytest.raises(LabError, match="axis mps: 'maybe' is not one of off, on"):
         space.parse_axes(["mps=maybe"])
     monkeypatch.setenv("PATH", str(control.parent / "empty"))
     with pytest.raises(LabError, match="is not installed"):
-        space.check_arguments(build, sweep)
-    space.check_arguments(build, sweep_spec(axes={"mps": ("off",)}))
+        await space.check_arguments(build, sweep)
+    await space.check_arguments(build, sweep_spec(axes={"mps": ("off",)}))
 
 
 OFF, ON = Machine(False, None), Machine(True, None)

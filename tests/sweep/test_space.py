@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -176,18 +178,44 @@ def test_within_one_setting_of_an_axis_the_fleet_only_grows(name: str) -> None:
         assert starts(spec) == 2 * 4
 
 
-def test_arguments_are_held_against_what_the_build_takes() -> None:
-    def check(**axes: tuple[AxisValue, ...]) -> None:
+async def test_arguments_are_held_against_what_the_build_takes() -> None:
+    async def check(**axes: tuple[AxisValue, ...]) -> None:
         named = {name.replace("_", "-"): values for name, values in axes.items()}
-        space.check_arguments(BUILD, SweepSpec(name="x", fleet=FLEET, axes=named))
+        await space.check_arguments(BUILD, SweepSpec(name="x", fleet=FLEET, axes=named))
 
-    check(**{"arg:--poll": (0, 50), "parallel": (1,)})
+    await check(**{"arg:--poll": (0, 50), "parallel": (1,)})
     with pytest.raises(LabError, match="takes no argument --pole"):
-        check(**{"arg:--pole": (0,)})
+        await check(**{"arg:--pole": (0,)})
     with pytest.raises(LabError, match="axis arg:--mlock: llama-server's --mlock takes no value"):
-        check(**{"arg:--mlock": ("on",)})
+        await check(**{"arg:--mlock": ("on",)})
     with pytest.raises(LabError, match="--port is set by lab-tui itself"):
-        check(**{"arg:--port": (1,)})
+        await check(**{"arg:--port": (1,)})
+
+
+async def test_a_value_that_the_help_does_not_promise_is_tried(tmp_path: Path) -> None:
+    """As llama-server does: it reads what stands before --version, and may take more than it lists."""
+    server = tmp_path / "llama-server"
+    server.write_text('#!/bin/sh\n[ "$2" = 1 ] && exit 0\necho "error: unknown value \'$2\'"; exit 1\n')
+    server.chmod(0o755)
+    flags = {
+        "--log-colors": "[on|off|auto]",
+        "--poll": "N",
+        "--split-mode": "{none,layer}",
+        "--ot": "<a>=<b>,...",
+    }
+    build = msgspec.structs.replace(BUILD, command=(str(server),), flags=flags)
+
+    async def check(name: str, *values: AxisValue) -> None:
+        spec = SweepSpec(name="x", fleet=FLEET, axes={f"arg:{name}": values})
+        await space.check_arguments(build, spec)
+
+    await check("--log-colors", "on", 1)
+    await check("--poll", 0, "0.5", "-1")
+    await check("--ot", "exps=CPU")
+    for name, *values in (("--log-colors", "on", "of"), ("--poll", 50, "much"), ("--split-mode", "row")):
+        said = f"axis arg:{name}: llama-server refuses {name} {values[-1]} .unknown value '{values[-1]}'"
+        with pytest.raises(LabError, match=said):
+            await check(name, *values)
 
 
 def test_arguments_come_after_those_of_every_cell() -> None:
