@@ -27,7 +27,7 @@ from lab_tui.ui.screens.new_sweep import NewSweepForm
 from lab_tui.ui.screens.overview import OverviewScreen
 from lab_tui.ui.screens.picker import ModelPicker
 from lab_tui.ui.screens.up import UpForm
-from tests.ui.fake import FLEET, FakeClient, empty, instance, snapshot
+from tests.ui.fake import FLEET, FakeClient, empty, gpu, instance, snapshot
 from tests.ui.helpers import Lab, lab, until
 
 
@@ -421,6 +421,12 @@ async def test_up_form() -> None:
         assert "X" not in pin.render_line(0).text  # which is told without colour, too
         pin.value = True
         await until(lambda: "X" in pin.render_line(0).text)
+        assert not form.query("#mps")  # there is no card that could have it
+        form.query_one("#max_streams", Input).value = "64"
+        fill(form, arguments="--override-kv 'a b")
+        await shown.press("ctrl+s")
+        await until(lambda: "No closing quotation" in said(form, "arguments"))
+        fill(form, arguments="--override-kv 'a b'")
         shown.client.refusal = LabError("placement 0,1,2: this llama-server can use no card", "auto")
         await shown.press("ctrl+s")
         await until(lambda: "can use no card" in said(form, "placement"))
@@ -435,7 +441,25 @@ async def test_up_form() -> None:
         assert isinstance(spec, FleetSpec)
         assert (spec.model, spec.instances, spec.parallel) == ("/m/a.gguf", 3, 4)
         assert (spec.placement, spec.cpu_pin) == ("0,1,2", True)
-        await shown.says("lab-tui up -m /m/a.gguf -i 3 -p 4 --placement 0,1,2 --cpu-pin")
+        await shown.says(
+            "lab-tui up -m /m/a.gguf -i 3 -p 4 --max-streams 64 --placement 0,1,2 --cpu-pin "
+            "-- --override-kv 'a b'"
+        )
+
+
+async def test_mps_is_chosen_where_a_card_of_nvidia_is() -> None:
+    own = msgspec.structs.replace(FLEET, mps="on", extra_args=("--mlock",))
+    async with lab(FakeClient(empty(gpus=(gpu(0),), last_fleet=own))) as shown:
+        await shown.press("u")
+        form = await shown.on(UpForm)
+        choice = form.query_one("#mps", Choice)
+        assert (choice.value, form.text("arguments")) == ("on", "--mlock")
+        choice.value = "as the machine has it"
+        fill(form, arguments="")
+        await shown.press("ctrl+s")
+        await shown.on(OverviewScreen)
+        spec = shown.client.calls[-1][1]
+        assert isinstance(spec, FleetSpec) and spec == msgspec.structs.replace(FLEET, mps="")
 
 
 # -- the model picker

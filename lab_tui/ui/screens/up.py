@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -19,7 +20,10 @@ from lab_tui.ui.asked import whole
 from lab_tui.ui.axes import Wrong
 from lab_tui.ui.screens.commands import up_command
 from lab_tui.ui.screens.dialogs import ConfirmDialog, cut_by_a_fleet
-from lab_tui.ui.screens.form import Field, ModelForm, Tick, entry
+from lab_tui.ui.screens.form import Choice, Field, ModelForm, Tick, entry
+
+NVIDIA = "NVIDIA"
+MPS = {"as the machine has it": "", "on": "on", "off": "off"}
 
 
 def usual_fleet(settings: Settings, snapshot: Snapshot | None) -> FleetSpec:
@@ -39,9 +43,11 @@ class UpForm(ModelForm[FleetSpec]):
     def __init__(self, client: EngineClient, settings: Settings, snapshot: Snapshot | None) -> None:
         super().__init__(client)
         self._usual = usual_fleet(settings, snapshot)
+        gpus = snapshot.gpus if snapshot is not None else ()
+        self._has_mps = any(gpu.maker == NVIDIA for gpu in gpus) or bool(self._usual.mps)
 
     def fields(self) -> Iterator[Widget]:
-        """What most people change; the rest is in the settings and ``lab-tui up``."""
+        """The options of ``lab-tui up`` but those of API keys."""
         usual = self._usual
         yield self.model_field(usual.model)
         yield Field("instances", entry(usual.instances, "instances"), "llama-server processes")
@@ -52,9 +58,17 @@ class UpForm(ModelForm[FleetSpec]):
         yield Field("host", entry(usual.host, "host"), "0.0.0.0: for other machines too")
         yield Field("placement", entry(usual.placement, "placement"), "auto, spread, pack, split")
         yield Field("CPU pinning", Tick("pin each", usual.cpu_pin, "cpu_pin"), "to cores of its own")
+        if self._has_mps:
+            yield Field("NVIDIA's MPS", Choice(tuple(MPS), "mps"), "on: a daemon of the fleet's own")
+        yield Field("streams", entry(usual.max_streams, "max_streams"), "at most, over all instances")
+        words = shlex.join(usual.extra_args)
+        yield Field("arguments", entry(words, "arguments", "--flash-attn on"), "llama-server's own")
 
     def on_mount(self) -> None:
         """Without a model in the settings, the engine knows one."""
+        if self._has_mps:
+            usual = next(word for word, value in MPS.items() if value == self._usual.mps)
+            self.query_one("#mps", Choice).value = usual
         if not self._usual.model:
             self._load()
 
@@ -91,6 +105,9 @@ class UpForm(ModelForm[FleetSpec]):
             host=self.text("host"),
             placement=self.text("placement") or FleetSpec(model="").placement,
             cpu_pin=self.query_one("#cpu_pin", Checkbox).value,
+            mps=MPS[str(self.query_one("#mps", Choice).value)] if self._has_mps else "",
+            max_streams=self._number("max_streams", "streams", 1, 65536),
+            extra_args=self._arguments(),
         )
         if not spec.model:
             raise Wrong("model", "model: nothing is given", "ctrl+o shows what there is")
@@ -100,6 +117,13 @@ class UpForm(ModelForm[FleetSpec]):
         if access.open_to_others(spec):
             raise Wrong("host", f"host: {spec.host} wants an API key", access.MAKE_ONE.format(host=spec.host))
         return self._send_spec(spec)
+
+    def _arguments(self) -> tuple[str, ...]:
+        """Words as a shell parts them. Raises Wrong."""
+        try:
+            return tuple(shlex.split(self.text("arguments")))
+        except ValueError as error:
+            raise Wrong("arguments", f"arguments: {error}", "close the quotation") from error
 
     def _number(self, field: str, label: str, low: int, high: int) -> int:
         return whole(field, label, self.text(field), low, high)
