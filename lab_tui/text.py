@@ -82,6 +82,16 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def interval_share(half_width: float | None, mean: float) -> str:
+    """A 95 % half-width as a share of its mean: ``±1.4%``; "" when the window was too short for one.
+
+    Beyond all of the mean it says nothing more: ``±>100%``.
+    """
+    if half_width is None or mean <= 0:
+        return ""
+    return "±>100%" if half_width > mean else f"±{100 * half_width / mean:.1f}%"
+
+
 def energy(joules_per_token: float, tokens_per_joule: float | None, source: str) -> str:
     """``0.412 J a token, 2.43 tokens a J (counter)``; ``source`` is empty for what an import does not say."""
     other = "" if tokens_per_joule is None else f", {tokens_per_joule:.3g} tokens a J"

@@ -25,6 +25,7 @@ from lab_tui.engine.logs import log_file
 from lab_tui.model import (
     BenchEvent,
     BenchSpec,
+    Best,
     EngineInfo,
     InstanceState,
     LabError,
@@ -395,3 +396,17 @@ def test_status_is_watched_as_json_lines(
         status.status(as_json=True, watch=True)
     lines = capsys.readouterr().out.splitlines()
     assert [msgspec.json.decode(line)["seq"] for line in lines] == [1, 2]
+
+
+def test_intervals_are_said_as_on_the_screen() -> None:
+    cells = viewed(sweep_spec(), 200.0, 50.0, 80.0, ci=3.0)
+    wide, unknown = cells[1].result, cells[2].result
+    assert wide is not None and unknown is not None
+    wide, unknown = replace(wide, throughput_ci95_tps=60.0), replace(unknown, throughput_ci95_tps=None)
+    rows = [results._cell_line(replace(cells[0], result=one), []) for one in (cells[0].result, wide, unknown)]
+    assert [row[5] for row in rows] == ["±1.5%", "±>100%", "-"]
+    assert table(("±",), [row[5:6] for row in rows]).splitlines()[1:] == [" ±1.5%", "±>100%", "     -"]
+    said = [bench.measurement_text(one).splitlines()[0] for one in (wide, unknown)]
+    assert said[0].startswith("50.0 ±>100% (±60.0) tok/s at") and said[1].startswith("80.0 tok/s at")
+    best = Best(cell=1, instances=2, parallel=4, concurrency=16, throughput_tps=200, throughput_ci95_tps=3)
+    assert status.best_text(best) == "2×4 c=16 200.0 ±1.5% tok/s"

@@ -27,7 +27,7 @@ from lab_tui.cli.output import (
 from lab_tui.client import EngineClient, EngineGone
 from lab_tui.model import BenchSpec, LabError, LoadView, MachineLoad, Measurement, Slo, WindowSpec, Workload
 from lab_tui.starting import engine_session
-from lab_tui.text import energy, plural
+from lab_tui.text import energy, interval_share, plural
 
 MOST_SECONDS = 86_400
 OPENAI = "https://api.openai.com/v1"
@@ -227,7 +227,7 @@ def _machine_lines(machine: MachineLoad) -> list[str]:
 
 def load_line(view: LoadView) -> str:
     """A running load for a person."""
-    interval = f" ±{view.ci_half_width:.1%}" if view.ci_half_width is not None else ""
+    interval = f" {interval_share(view.ci_half_width, 1.0)}".rstrip()
     return (
         f"{view.phase}  {view.elapsed_s:4.0f}s  {number(view.tps)} tok/s{interval}  "
         f"{view.in_flight}/{view.concurrency} streams  {view.requests} done  "
@@ -237,7 +237,10 @@ def load_line(view: LoadView) -> str:
 
 def measurement_text(m: Measurement) -> str:
     """A measurement for a person."""
-    interval = f" ± {m.throughput_ci95_tps:,.1f}" if m.throughput_ci95_tps is not None else ""
+    interval = ""
+    if m.throughput_ci95_tps is not None:
+        share = interval_share(m.throughput_ci95_tps, m.throughput_tps)
+        interval = f" {share} (±{m.throughput_ci95_tps:,.1f})"
     stream = m.per_stream_tps
     at = f"concurrency {m.concurrency}"
     if m.rate is not None:

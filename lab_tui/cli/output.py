@@ -22,7 +22,8 @@ from lab_tui.text import ascii_json, printable, printable_json, printable_lines,
 T = TypeVar("T")
 
 INTERRUPTED = 130
-FIGURE = re.compile(r"-?|[\d.,/hms]+[A-Z%]?")  # 1,226.4  16/16  2h05  5.1G: what a table has to the right
+# 1,226.4  16/16  2h05  5.1G  ±1.4%: what a table has to the right
+FIGURE = re.compile(r"-?|±>?[\d.]+%|[\d.,/hms]+[A-Z%]?")
 
 
 UTF_8 = codecs.lookup("utf-8")

@@ -18,6 +18,7 @@ from lab_tui.cli.sweep import to_json
 from lab_tui.findings import Pair
 from lab_tui.model import TABLE_FORMATS, CellView, ExportSpec, LabError, ResultsFile, SweepDetail, SweepView
 from lab_tui.starting import engine_session
+from lab_tui.text import interval_share
 
 COLUMNS = {"instances": "INST", "parallel": "PAR", "concurrency": "CONC"}  # axes that every table has
 MOST_BYTES = 4 << 20  # of a CSV; the cells that a sweep may have are less
@@ -102,7 +103,7 @@ def _cell_line(cell: CellView, more: list[str]) -> tuple[str, ...]:
     return (
         *place,
         number(result.throughput_tps),
-        number(result.throughput_ci95_tps),
+        interval_share(result.throughput_ci95_tps, result.throughput_tps) or "-",
         number(result.ttft_ms.p95, 0),
         number(result.per_stream_tps.p50),
         str(cell.status),
@@ -163,8 +164,10 @@ def _pair(pair: Pair, names: Sequence[str]) -> dict[str, object]:
 
 
 def _pair_line(pair: Pair) -> tuple[str, ...]:
-    figures = [number(value) for rate in (pair.a, pair.b) for value in rate]
-    return (*map(str, pair.key), *figures, number(pair.ratio, 2), WITHIN[pair.within])
+    figures = [
+        (number(rate.tps), interval_share(rate.half_width, rate.tps) or "-") for rate in (pair.a, pair.b)
+    ]
+    return (*map(str, pair.key), *figures[0], *figures[1], number(pair.ratio, 2), WITHIN[pair.within])
 
 
 @results.command("export")

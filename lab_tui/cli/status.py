@@ -34,7 +34,7 @@ from lab_tui.model import (
     Snapshot,
     SweepView,
 )
-from lab_tui.text import printable
+from lab_tui.text import interval_share, printable
 
 
 def register(app: typer.Typer) -> None:
@@ -169,8 +169,8 @@ def tried(view: SweepView) -> str:
 
 
 def best_text(best: Best) -> str:
-    """The best cell for a person: ``2×4 c=16 412.0 ±6.1 tok/s (3 runs)``."""
-    interval = f" ±{best.throughput_ci95_tps:,.1f}" if best.throughput_ci95_tps is not None else ""
+    """The best cell for a person: ``2×4 c=16 412.0 ±1.5% tok/s (3 runs)``."""
+    interval = f" {interval_share(best.throughput_ci95_tps, best.throughput_tps)}".rstrip()
     runs = f" ({best.runs} runs)" if best.runs > 1 else ""
     figure = f"{best.throughput_tps:,.1f}{interval} tok/s{runs}"
     return f"{best.instances}×{best.parallel} c={best.concurrency} {figure}"

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from rich.cells import cell_len
 
 from lab_tui.model import Best, Cell
+from lab_tui.text import interval_share as _share
 from lab_tui.text import plural as plural
 from lab_tui.text import printable
 
@@ -137,15 +138,8 @@ def signed(text: str) -> str:
 
 
 def interval_share(half_width: float | None, mean: float) -> str:
-    """A 95 % half-width as a share of its mean: ``±1.4%``; ``±?`` when the window was too short.
-
-    Beyond all of the mean it says nothing more: ``±>100%``.
-    """
-    if half_width is None or mean <= 0:
-        return signed("±?")
-    if half_width > mean:
-        return signed("±>100%")
-    return signed(f"±{100 * half_width / mean:.1f}%")
+    """A 95 % half-width as a share of its mean, as commands write it; ``±?`` when it is not known."""
+    return signed(_share(half_width, mean) or "±?")
 
 
 def clock(second: float) -> str:

@@ -121,9 +121,9 @@ def test_files_of_others_and_what_is_refused(lab: Lab) -> None:
         )
         ids[tps] = lab.run("import", str(file)).stdout.split()[1]
     for b, line in (
-        (ids["208.0"], "2 2 4 205.5 2.5 208.0 2.5 1.01 within ±"),
-        (ids["100.0"], "2 2 4 205.5 2.5 100.0 2.5 0.49 beyond ±"),
-        ("1", "2 2 4 205.5 2.5 210.0 - 1.02 no interval"),
+        (ids["208.0"], "2 2 4 205.5 ±1.2% 208.0 ±1.2% 1.01 within ±"),
+        (ids["100.0"], "2 2 4 205.5 ±1.2% 100.0 ±2.5% 0.49 beyond ±"),
+        ("1", "2 2 4 205.5 ±1.2% 210.0 - 1.02 no interval"),
     ):
         head, only = lab.run("results", "compare", ids["205.5"], b).stdout.splitlines()
         assert (
