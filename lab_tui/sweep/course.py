@@ -62,7 +62,8 @@ def pace(sweep: StoredSweep, open_cells: int) -> Pace:
     """What is to be expected of the runs that are left, by those timed.
 
     The search of a grid changes its fleet as often as its axes say, the adaptive one as often as it did so
-    far, and runs that confirm the best are in turn.
+    far, and runs that confirm the best are in turn. Of runs and guess it is the (upper) median: what took
+    longer than was guessed counts at once, what was quicker when it was so again.
     """
     timed = sorted(
         (cell for cell in sweep.cells if cell.status == CellStatus.MEASURED and cell.took_s),
@@ -71,9 +72,9 @@ def pace(sweep: StoredSweep, open_cells: int) -> Pace:
     fleets = [None, *(cell.cell.fleet for cell in timed)]
     new = [cell for before, cell in zip(fleets, timed, strict=False) if cell.cell.fleet != before]
     ready = [cell for before, cell in zip(fleets, timed, strict=False) if cell.cell.fleet == before]
-    run_s = statistics.median_low([*_took(ready or new, started=not ready), longest_s(sweep.spec.window)])
+    run_s = statistics.median_high([*_took(ready or new, started=not ready), longest_s(sweep.spec.window)])
     guess_s = START_GUESS_S + _size(sweep.spec.fleet.model) / READ_GUESS_BYTES_S
-    start_s = statistics.median([*(max(0.0, took - run_s) for took in _took(new)), guess_s])
+    start_s = statistics.median_high([*(max(0.0, took - run_s) for took in _took(new)), guess_s])
     search, again = _runs_to_go(sweep, open_cells)
     changes = fleets_each(sweep.spec)
     if sweep.spec.strategy == "adaptive":
