@@ -13,8 +13,6 @@ from pathlib import Path
 
 import make_tiny_model
 
-from lab_tui.serving.ports import free_port
-
 
 @contextlib.contextmanager
 def own_lab(instances: int, **settings: str) -> Iterator[dict[str, str]]:
@@ -26,10 +24,11 @@ def own_lab(instances: int, **settings: str) -> Iterator[dict[str, str]]:
         mine = ("XDG_", "LAB_TUI_", "LLAMA_", "COLUMNS", "LINES")
         env = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
         env |= {"HOME": folder, "XDG_RUNTIME_DIR": str(home / "run"), "TERM": "xterm-256color"}
+        base_port = free_ports(instances + 1)
         own = {
             "SERVE_MODEL": str(model),
-            "SERVE_BASE_PORT": str(free_ports(instances)),
-            "SERVE_FRONT_PORT": str(free_port()),
+            "SERVE_BASE_PORT": str(base_port),
+            "SERVE_FRONT_PORT": str(base_port + instances),
             "ENGINE_CALIBRATE": "false",
         }
         env |= {f"LAB_TUI_{name}": value for name, value in (own | settings).items()}
@@ -41,7 +40,7 @@ def own_lab(instances: int, **settings: str) -> Iterator[dict[str, str]]:
 
 def free_ports(count: int) -> int:
     """The first of ``count`` ports in a row that nobody listens on, below those the system gives out."""
-    for base in range(12_000, 30_000, count):
+    for base in range(24_000, 32_000, count):
         with contextlib.ExitStack() as stack:
             try:
                 for port in range(base, base + count):

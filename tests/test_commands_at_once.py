@@ -16,8 +16,9 @@ from lab_tui.config import EngineSettings, ServeSettings, Settings
 from lab_tui.engine.api import run_server
 from lab_tui.engine.engine import Engine
 from lab_tui.model import FleetSpec, InstanceState
+from tests.ports import free_ports
 from tests.serving.conftest import embedded_nginx
-from tests.serving.helpers import free_ports, processes_with, script, until
+from tests.serving.helpers import processes_with, script, until
 
 INSTANCES, COMMANDS, VIEWERS = 4, 200, 3
 # As much of a llama-server as an instance needs to be ready, at once, in a process of a few MB.

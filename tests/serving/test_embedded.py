@@ -16,8 +16,9 @@ import pytest
 from lab_tui.serving import embedded
 from lab_tui.serving.process import Process, StopLadder
 from lab_tui.serving.readings import plain_http
+from tests.ports import free_ports
 
-from .helpers import PATIENCE_S, completion, free_ports, streamed, taken, until, until_answer
+from .helpers import PATIENCE_S, completion, streamed, taken, until, until_answer
 
 LADDER = StopLadder(first_wait_s=10, second_wait_s=10)
 

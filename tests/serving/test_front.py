@@ -34,8 +34,9 @@ from lab_tui.serving.nginx_conf import (
 from lab_tui.serving.parts import Found, Nginx
 from lab_tui.serving.process import ProcessRecord, session_members
 from lab_tui.serving.readings import plain_http
+from tests.ports import free_ports
 
-from .helpers import PATIENCE_S, SlowBackend, free_ports, listening, taken, until
+from .helpers import PATIENCE_S, SlowBackend, listening, taken, until
 
 OLD = Nginx(command=("nginx",), source="PATH", version=(1, 22, 1))
 NEW = Nginx(command=("nginx",), source="PATH", version=(1, 29, 7))

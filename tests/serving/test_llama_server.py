@@ -19,8 +19,9 @@ from lab_tui.serving.cards import Device
 from lab_tui.serving.parts import LlamaServer, parse_flags
 from lab_tui.serving.placement import Seat
 from lab_tui.serving.process import Process
+from tests.ports import free_ports
 
-from .helpers import free_ports, taken, tiny_spec
+from .helpers import taken, tiny_spec
 from .helptexts import HELP_2024, HELP_2026
 
 

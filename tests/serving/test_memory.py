@@ -21,8 +21,9 @@ from lab_tui.serving.gguf_header import Header, Value, read_header
 from lab_tui.serving.memory import MIB, compute_bytes, estimate
 from lab_tui.serving.readings import plain_http
 from lab_tui.serving.shape import Layer, Shape, read_shape, shape
+from tests.ports import free_ports
 
-from .helpers import completion, free_ports, until
+from .helpers import completion, until
 
 replace = msgspec.structs.replace
 

@@ -29,13 +29,13 @@ from lab_tui.serving.parts import Found, LlamaServer, Nginx, parse_flags
 from lab_tui.serving.placement import Seat
 from lab_tui.serving.standalone import NAME, Recipe, as_one, nginx_conf, script
 from lab_tui.serving.units import systemd, word
+from tests.ports import free_ports
 
 from .conftest import embedded_nginx
 from .helpers import (
     PATIENCE_S,
     SlowBackend,
     completion,
-    free_ports,
     listening,
     processes_with,
     server_script,

@@ -17,9 +17,9 @@ from lab_tui.model import LoadView, Phase
 from lab_tui.serving.front import Front
 from lab_tui.serving.nginx_conf import FrontSpec
 from lab_tui.serving.parts import Nginx, find_nginx, probe_nginx
-from lab_tui.serving.ports import free_port
 from lab_tui.sweep import calibration as module
 from lab_tui.sweep.calibration import STREAMS, Calibration
+from tests.ports import free_ports
 from tests.serving.helpers import processes_with
 
 
@@ -80,7 +80,7 @@ async def test_the_nginx_of_a_killed_engine_is_ended_and_nobody_else(nginx: Ngin
     folder = tmp_path / "front"
     folder.mkdir()
     left = Front(folder, tmp_path / "nginx.log", lambda: None)
-    await left.apply(FrontSpec(host="127.0.0.1", port=free_port(), backends=(), max_streams=8), nginx)
+    await left.apply(FrontSpec(host="127.0.0.1", port=free_ports(1), backends=(), max_streams=8), nginx)
     assert left.record is not None
     (folder / "running.json").write_bytes(msgspec.json.encode(left.record))
     await left.detach()
