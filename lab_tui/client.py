@@ -271,7 +271,11 @@ class EngineClient:
         task = asyncio.create_task(work, name="waiting for the engine")
         try:
             while not (await asyncio.wait({task}, timeout=PATIENCE_S))[0]:
-                await self._check_pulse()
+                try:
+                    await self._check_pulse()
+                except EngineSilent:
+                    if not task.done():  # else it was slow, and has answered meanwhile
+                        raise
             return task.result()
         finally:
             await tasks.end(task)
