@@ -11,7 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from make_tiny_model import make_tiny_model
+
+# The same examples each time, however long one takes: a machine that stands still for a moment fails none.
+settings.register_profile("lab", deadline=None, derandomize=True)
+settings.load_profile("lab")
 
 XDG = {
     "XDG_CONFIG_HOME": ".config",

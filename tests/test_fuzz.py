@@ -32,7 +32,7 @@ from lab_tui.serving.readings import SLOTS, decoded, parse_metrics
 
 quick = settings(
     max_examples=40,
-    deadline=2000,  # ms for one example: a hang is a failure
+    deadline=30_000,  # ms for one example: a hang is a failure, a machine that stands still for a moment none
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -208,7 +208,7 @@ async def _read(parts: list[bytes], cut: int) -> str:
             if piece and isinstance(stream.wire, Wire):
                 stream.wire.data_received(piece)
     wire.connection_lost(None)
-    return (await asyncio.wait_for(asking, 1.0)).kind
+    return (await asyncio.wait_for(asking, 20)).kind
 
 
 @quick
