@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from lab_tui.model import LabError, Slo, SweepStatus
 from lab_tui.serving.fleet import Fleet
 from lab_tui.sweep import runner as module
-from tests.serving.helpers import until
+from lab_tui.sweep.queue import Queue
+from tests.serving.helpers import until, until_answer
 from tests.sweep.queues import FAILED, MEASURED, SHORT, SKIPPED, Bench, Cells, confirmed, finished, statuses
 
 
@@ -125,41 +127,70 @@ async def test_no_cell_within_the_slo_is_said(bench: Bench, fleet: Fleet, model:
     assert detail.view.reason == "no cell kept the SLO; nearest: 1×2 c=2 (p95 TTFT 20 ms, 5 ms at most)"
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time of a sweep, which moves only when a test says so; it is looked at again and again."""
+    held = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: held.now, time=time.time))
+    monkeypatch.setattr(module, "JOURNAL_S", 0.01)
+    return held
+
+
+async def kept(queue: Queue, sweep_id: int, elapsed_s: float) -> None:
+    """Wait until the store knows that a sweep has taken so long."""
+
+    async def known() -> bool:
+        sweep = await queue._store.call(queue._store.sweep, sweep_id)
+        return sweep.elapsed_s == pytest.approx(elapsed_s)
+
+    await until_answer(known, f"{elapsed_s} s to be kept")
+
+
 async def test_a_budget_cuts_off_the_cell_that_outlasts_it(
-    bench: Bench, fleet: Fleet, model: Path, cells: Cells
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, clock: SimpleNamespace
 ) -> None:
     queue = await bench.queue(fleet)
     spec = confirmed(model, 1, 2, 3, budget_s=4.5, window=msgspec.structs.replace(SHORT, max_s=1.5))
-    began = asyncio.get_running_loop().time()
     added = await queue.add(spec)
+    await cells.at(1)
+    clock.now += 0.1
     cells.finish()
+    await cells.at(2)
+    clock.now += 4.3
+    await kept(queue, added.id, 4.4)
+    assert queue.running() is not None
+    clock.now += 0.1
     detail = await finished(queue, added.id)
-    assert asyncio.get_running_loop().time() - began < 4.5 + 3.0
     assert detail.view.status == SweepStatus.DONE
     assert statuses(detail) == [MEASURED, SKIPPED, SKIPPED]
     assert {cell.reason for cell in detail.cells[1:]} == {"budget of 4.5s used up"}
     assert detail.view.best is not None and detail.view.best.concurrency == 1
     assert detail.view.reason == "budget of 4.5s used up: 2 cells left out"
-    assert detail.view.elapsed_s == pytest.approx(4.5, abs=1.0)
+    assert detail.view.elapsed_s == pytest.approx(4.5)
 
 
 async def test_a_budget_counts_over_the_death_of_an_engine(
-    bench: Bench, fleet: Fleet, model: Path, cells: Cells, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, fleet: Fleet, model: Path, cells: Cells, clock: SimpleNamespace
 ) -> None:
-    monkeypatch.setattr(module, "JOURNAL_S", 0.1)
     queue = await bench.queue(fleet)
     added = await queue.add(confirmed(model, 1, 2, budget_s=6.0, confirm=False))
+    await cells.at(1)
+    clock.now += 0.1
     cells.finish()
     await cells.at(2)
-    await asyncio.sleep(2.0)
+    clock.now += 1.9
+    await kept(queue, added.id, 2.0)
     await bench.end(queue)
     heir = await bench.queue(fleet, resume=False)
     (line,) = heir.views()
-    assert line.elapsed_s >= 1.5
-    began = asyncio.get_running_loop().time()
+    assert line.elapsed_s == pytest.approx(2.0)
     await heir.resume()
+    await cells.at(3)
+    clock.now += 3.9
+    await kept(heir, added.id, 5.9)
+    assert heir.running() is not None
+    clock.now += 0.2
     detail = await finished(heir, added.id)
-    assert asyncio.get_running_loop().time() - began < 6.0
     assert statuses(detail) == [MEASURED, SKIPPED]
 
 
