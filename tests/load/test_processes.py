@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import subprocess
 import sys
@@ -21,8 +22,13 @@ from .conftest import start, stop
 
 
 def workers() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "lab_tui.load.worker" in " ".join(child.cmdline())]
+    """Those that run. One may end while it is looked at."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie, which is said so too
+            if "lab_tui.load.worker" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def ignore(_: LoadView) -> None:
@@ -80,7 +86,8 @@ async def test_a_worker_that_dies_is_said(null_server: str) -> None:
     def kill(view: LoadView) -> None:
         if view.phase == Phase.MEASURING:
             for worker in workers():
-                worker.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
 
     with pytest.raises(LabError, match="a load worker died"):
         await measure(plan(null_server, window=WindowSpec(max_s=60, min_s=60)), kill)

@@ -173,8 +173,7 @@ class Stand:
 
     def left(self) -> list[psutil.Process]:
         """Everything of every nginx that was ever started here."""
-        alive = [psutil.Process(pid) for pid in self.masters if psutil.pid_exists(pid)]
-        masters = [p for p in alive if p.status() != psutil.STATUS_ZOMBIE and "nginx" in p.name()]
+        masters = [psutil.Process(pid) for pid in self.masters if _is_nginx(pid)]
         return [*masters, *(worker for pid in self.masters for worker in session_members(pid))]
 
     async def get(self, path: str = "/", **more: Any) -> httpx.Response:
@@ -545,7 +544,7 @@ async def test_an_heir_of_a_dead_one_starts_another(stand: Stand) -> None:
     async with stand.stream():
         await front.detach()
         os.kill(record.pid, signal.SIGKILL)
-        await until(lambda: not psutil.pid_exists(record.pid) or _zombie(record.pid))
+        await until(lambda: not _is_nginx(record.pid))
         heir = stand.front()
         await heir.adopt(record)
         await heir.apply(stand.spec, stand.nginx)
@@ -578,5 +577,10 @@ async def back(front: Front, dead: int) -> None:
     await until(lambda: front.view.state == FrontState.READY and front.view.pid != dead, "nginx to be back")
 
 
-def _zombie(pid: int) -> bool:
-    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+def _is_nginx(pid: int) -> bool:
+    """Whether an nginx runs under this pid now."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and "nginx" in process.name()
+    except psutil.NoSuchProcess:
+        return False

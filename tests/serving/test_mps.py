@@ -192,9 +192,10 @@ def running(name: str, folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if any(name in word for word in words) and process.status() != psutil.STATUS_ZOMBIE:
+        if any(name in word for word in words):
             try:
-                found += [process] if process.environ().get(mps.PIPES, "").startswith(str(folder)) else []
+                ours = process.environ().get(mps.PIPES, "").startswith(str(folder))
+                found += [process] if ours and process.status() != psutil.STATUS_ZOMBIE else []
             except psutil.Error:
                 continue
     return found

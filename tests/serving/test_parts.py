@@ -6,7 +6,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lab_tui.config import ServeSettings, Settings
@@ -15,7 +14,7 @@ from lab_tui.serving import parts
 from lab_tui.serving.parts import Found, LlamaServer, parse_flags
 
 from .conftest import embedded_nginx
-from .helpers import script
+from .helpers import processes_with, script
 from .helptexts import HELP_2024, HELP_2026
 
 FAKE = f"""case "$1" in
@@ -150,11 +149,11 @@ async def test_one_that_does_not_run_says_why(tmp_path: Path, body: str, why: st
 
 async def test_one_that_hangs_is_given_up_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PROBE_TIMEOUT_S", 0.3)
-    pid = tmp_path / "pid"
-    found = Found(command=(str(script(tmp_path / "s", f"echo $$ >{pid}; exec sleep 300")),), source="PATH")
+    # Its folder is in the command line of both the shell and what follows it.
+    found = Found(command=(str(script(tmp_path / "s", f"exec tail -f {tmp_path / 's'}")),), source="PATH")
     with pytest.raises(LabError, match="did not answer within"):
         await parts.probe_nginx(found)
-    assert not psutil.pid_exists(int(pid.read_text()))
+    assert not processes_with(str(tmp_path))
 
 
 async def test_one_of_another_machine(tmp_path: Path) -> None:
