@@ -18,7 +18,7 @@ from lab_tui.ui.screens.overview import OverviewScreen
 from tests.ui.fake import FakeClient
 
 
-async def until(condition: Callable[[], Any], what: str = "", timeout_s: float = 20.0) -> None:
+async def until(condition: Callable[[], Any], what: str = "", timeout_s: float = 60.0) -> None:
     """Wait for ``condition`` to hold."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 from textual.command import CommandPalette
-from textual.widgets import Button
+from textual.widgets import Button, OptionList
 
 from lab_tui.model import FleetSpec, LabError, SweepStatus
 from lab_tui.ui.screens.dialogs import ConfirmDialog, QuitDialog
@@ -381,9 +381,9 @@ async def test_palette(key: str) -> None:
     async with lab() as shown:
         await shown.press(key)
         palette = await shown.on(CommandPalette)
-        await shown.press(*"pause")
-        await until(lambda: palette.query_one("OptionList").option_count >= 1)
-        await shown.pilot.pause(0.2)
+        await shown.press(*"or resume")
+        options = palette.query_one(OptionList)
+        await until(lambda: options.option_count == 1 and "Pause" in str(options.options[0].prompt))
         await shown.press("enter")
         await until(lambda: ("queue", "pause") in shown.client.calls)
 

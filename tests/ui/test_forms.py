@@ -222,10 +222,12 @@ async def test_a_new_sweep_says_what_it_comes_to() -> None:
 async def test_letters_typed_in_a_row_are_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with lab() as shown:
         form = await open_form(shown)
-        monkeypatch.setattr(new_sweep, "TYPING_S", 1.0)  # a slow machine needs longer between two letters
+        monkeypatch.setattr(new_sweep, "TYPING_S", 3600.0)  # a slow machine needs longer between two letters
         form.query_one("#concurrency", Input).focus()
         asked_before = len(shown.client.outlines)
-        await shown.press("end", *",32,64")
+        await shown.press("end", *",32,6")
+        monkeypatch.setattr(new_sweep, "TYPING_S", 0.01)
+        await shown.press("4")
         await until(lambda: "20 cells" in count(form))
         assert len(shown.client.outlines) == asked_before + 1
 

@@ -35,7 +35,7 @@ class Terminal:
             os.execv(sys.executable, [sys.executable, "-m", "tests.ui.screen_of_a_fake"])
         self.written = b""
 
-    def read_until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    def read_until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, self.written[-2000:]
@@ -147,7 +147,7 @@ def test_a_terminal_that_hangs_up_unread_ends_it() -> None:
         read_until(ours, ALTERNATE)
         time.sleep(2.0)  # its output fills the terminal meanwhile
         os.close(ours)
-        assert screen.wait(20) in (0, 129)
+        assert screen.wait(60) in (0, 129)
 
 
 def test_a_resize_that_nobody_told_is_noticed() -> None:
