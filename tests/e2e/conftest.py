@@ -19,7 +19,10 @@ import pytest
 from lab_tui import paths
 from tests.ports import free_ports
 
-TIMEOUT_S = 90.0
+# Instances stand back behind whatever else runs, such as the other tests: what takes them a second takes
+# minutes then. The whole test has 300 s.
+TIMEOUT_S = 240.0  # of one command
+PATIENCE_S = 150.0  # of what is waited for
 AS_FROM_A_TERMINAL = """
 import os, signal, sys
 for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
@@ -143,7 +146,7 @@ def _session(process: psutil.Process) -> int:
         return -1
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
     """Wait for ``condition`` to be true; its value."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

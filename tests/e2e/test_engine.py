@@ -15,7 +15,7 @@ import psutil
 
 import lab_tui
 from lab_tui import paths
-from tests.e2e.conftest import Lab, until
+from tests.e2e.conftest import PATIENCE_S, Lab, until
 
 LONG = {"prompt": "a", "n_predict": 2000, "ignore_eos": True, "stream": True}
 
@@ -40,7 +40,7 @@ def test_one_engine_per_user(lab: Lab) -> None:
 def test_many_first_viewers_start_one_engine(lab: Lab) -> None:
     viewers = [lab.start("results", "list") for _ in range(5)]
     for viewer in viewers:
-        out, err = viewer.communicate(timeout=60)
+        out, err = viewer.communicate(timeout=PATIENCE_S)
         assert viewer.returncode == 0, out + err
     # The others may still be on their way out: each ended without ever serving.
     until(lambda: sum("lab_tui.engine.daemon" in command for command in lab.commands()) == 1, "one is left")
@@ -62,12 +62,12 @@ def test_a_socket_of_a_dead_engine_is_no_obstacle(lab: Lab) -> None:
 def test_a_fleet_outlives_its_engine_and_is_adopted(lab: Lab) -> None:
     lab.run("up", "-i", "2", "-p", "1", "--ctx-per-slot", "8192")
     before = lab.status()
-    with httpx.stream("POST", f"{lab.url}/completion", json=LONG, timeout=30) as stream:
+    with httpx.stream("POST", f"{lab.url}/completion", json=LONG, timeout=PATIENCE_S) as stream:
         lines = (line for line in stream.iter_lines() if line)
         next(lines)
         os.kill(lab.engine_pid(), signal.SIGKILL)
         until(lambda: lab.status() is None, "the engine is dead")
-        assert urllib.request.urlopen(f"{lab.url}/health", timeout=30).status == 200
+        assert urllib.request.urlopen(f"{lab.url}/health", timeout=PATIENCE_S).status == 200
         assert "may still serve" in lab.run("status").stderr
         lab.run("results")  # any command that needs an engine starts one
         *_, last = lines  # a client notices nothing of all this
@@ -78,7 +78,7 @@ def test_a_fleet_outlives_its_engine_and_is_adopted(lab: Lab) -> None:
     assert after["front"]["pid"] == before["front"]["pid"]
     lab.run("doctor")  # what an engine looks after is nobody's orphan
     lab.run("engine", "stop", "--keep-fleet")
-    assert urllib.request.urlopen(f"{lab.url}/health", timeout=30).status == 200
+    assert urllib.request.urlopen(f"{lab.url}/health", timeout=PATIENCE_S).status == 200
     (paths.runtime_dir() / "fleet.json").unlink()  # so that no engine can take it over
     os.kill(before["front"]["pid"], signal.SIGKILL)  # its worker serves on
     doctor = lab.run("doctor", code=1).stdout

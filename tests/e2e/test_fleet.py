@@ -20,7 +20,7 @@ import pytest
 from lab_tui import paths
 from lab_tui.engine.last import LastFleet
 from lab_tui.model import FleetSpec
-from tests.e2e.conftest import Lab, states, until
+from tests.e2e.conftest import PATIENCE_S, Lab, states, until
 
 
 def test_a_fleet_from_up_to_down(lab: Lab) -> None:
@@ -190,7 +190,7 @@ def test_ctrl_c_stops_what_was_started(lab: Lab) -> None:
     up = lab.start("up", "-i", "2")
     until(lambda: sum("1000" in command for command in lab.commands()) == 2, "both wait")
     up.send_signal(signal.SIGINT)
-    assert up.wait(60) == 130
+    assert up.wait(PATIENCE_S) == 130
     up.communicate()
     until(lambda: lab.processes() == [], "everything has ended")
 
@@ -199,7 +199,8 @@ def test_a_killed_instance_comes_back(lab: Lab) -> None:
     lab.run("up", "-i", "2", "-p", "1")
     pid = lab.status()["instances"][0]["pid"]
     os.kill(pid, signal.SIGKILL)
-    until(lambda: "killed" in lab.status()["instances"][0]["reason"], "the death is noticed")
+    log = paths.logs_dir() / "engine.log"  # it tells for good what the screen may tell for a second
+    until(lambda: "instance 0 backoff: killed (SIGKILL" in log.read_text(), "the death is noticed")
     until(lambda: states(lab) == ["ready", "ready"], "it is ready again")
     until(lambda: lab.status()["front"]["ready"] == 2, "it is in the front again")
 
@@ -271,7 +272,7 @@ def answer(url: str, body: bytes | None = None, key: str = "") -> int:
     """The status of one request."""
     request = urllib.request.Request(url, body, {"Authorization": f"Bearer {key}"} if key else {})
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -314,6 +315,6 @@ def test_down_ends_an_up_that_waits(lab: Lab) -> None:
     up = lab.start("up", "-i", "2")
     until(lambda: sum("1000" in command for command in lab.commands()) == 2, "both wait")
     lab.run("down")
-    assert up.wait(30) == 1
+    assert up.wait(PATIENCE_S) == 1
     assert "taken down" in up.communicate()[1]
     until(lambda: lab.processes() == [], "everything has ended")

@@ -6,12 +6,12 @@ import csv
 import json
 import os
 import signal
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Lab, until
+from tests.e2e.conftest import PATIENCE_S, Lab, until
 
 NINE = "instances,parallel,batch,ubatch,concurrency,throughput_tps,total_tokens,elapsed_s,errors"
 SHORT = ("--axis", "instances=1,2", "--axis", "parallel=2", "--axis", "concurrency=1,4", "--seconds", "2",
@@ -22,6 +22,16 @@ def measured_cells(lab: Lab) -> int:
     """Of the first sweep in the queue; 0 while there is none."""
     status = lab.status()
     return int(status["queue"][0]["cells_measured"]) if status and status["queue"] else 0
+
+
+def load(lab: Lab) -> dict[str, Any]:
+    """What runs; empty when nothing does."""
+    return lab.status()["load"] or {}
+
+
+def is_measured(load: dict[str, Any]) -> bool:
+    """Whether tokens came in its last second, all of which is inside the window."""
+    return load.get("phase") == "measuring" and load["phase_s"] > 1.5 and load["tps"] > 0
 
 
 def load_workers(lab: Lab) -> int:
@@ -99,7 +109,8 @@ def test_a_workload_of_ones_own(lab: Lab) -> None:
     machine = result["machine"]
     assert set(machine) >= {"slots_busy", "queue_depth", "gpus", "joules_per_token"}
     paced = lab.json("bench", "-c", "4", "--seconds", "4", "--rate", "5", "--output-tokens", "4")
-    assert paced["requests_per_s"] == pytest.approx(5, abs=3)
+    behind = [flag for flag in paced["flags"] if flag.startswith("backlog: ")]  # as a busy machine may be
+    assert paced["requests_per_s"] == pytest.approx(5, abs=3) or (paced["requests_per_s"] < 5 and behind)
     assert paced["machine"]["cpu_pct"] > 0 and paced["machine"]["rss_bytes"] > 0
     chat = lab.json("bench", "-c", "1", "--requests", "1", "--endpoint", "chat", "--output-tokens", "8")
     assert chat["errors"] == 0 and chat["requests"] == 1
@@ -113,10 +124,9 @@ def test_a_workload_of_ones_own(lab: Lab) -> None:
 def test_interrupting_a_bench_gives_what_was_measured_and_ends_its_load(lab: Lab) -> None:
     lab.run("up", "-i", "1", "-p", "2")
     bench = lab.start("bench", "-c", "2", "--seconds", "60", "--json")
-    until(lambda: (lab.status()["load"] or {}).get("phase") == "measuring", "the window is open")
-    time.sleep(1.0)
+    until(lambda: is_measured(load(lab)), "there is something to give")
     bench.send_signal(signal.SIGINT)
-    out, err = bench.communicate(timeout=60)
+    out, err = bench.communicate(timeout=PATIENCE_S)
     assert bench.returncode == 130, err
     result = json.loads(out)
     assert result["window_closed_by"] == "hand"
@@ -124,11 +134,11 @@ def test_interrupting_a_bench_gives_what_was_measured_and_ends_its_load(lab: Lab
     assert 0.5 < result["elapsed_s"] < 50
 
     again = lab.start("bench", "-c", "2", "--seconds", "60")
-    until(lambda: lab.status()["load"], "the load runs")
+    until(lambda: load(lab).get("phase") == "measuring", "the window is open")
     again.send_signal(signal.SIGINT)
-    time.sleep(0.1)
+    until(lambda: load(lab).get("phase") != "measuring", "the first one is taken")
     again.send_signal(signal.SIGINT)  # the second one does not wait for anything
-    assert again.wait(30) == 130
+    assert again.wait(PATIENCE_S) == 130
     again.communicate()
     until(lambda: not load_workers(lab) and lab.status()["load"] is None, "the load has ended")
 
@@ -166,7 +176,7 @@ def test_a_sweep_outlives_a_killed_engine(lab: Lab) -> None:
     sweep = lab.start("sweep", "--preset", "quick", *SHORT)
     until(lambda: measured_cells(lab) >= 1, "one cell is measured")
     os.kill(lab.engine_pid(), signal.SIGKILL)
-    assert "`lab-tui queue resume` goes on" in sweep.communicate(timeout=60)[1].splitlines()[-1]
+    assert "`lab-tui queue resume` goes on" in sweep.communicate(timeout=PATIENCE_S)[1].splitlines()[-1]
     assert sweep.returncode == 1
     until(lambda: lab.status() is None, "the engine is dead")
     lab.run("results")
@@ -185,15 +195,15 @@ def test_a_sweep_gives_the_fleet_back(lab: Lab) -> None:
     lab.run("up", "-i", "1", "-p", "1")
     before = lab.status()["fleet"]
     lab.json("sweep", "--axis", "concurrency=1", "--axis", "parallel=2", "--seconds", "1")
+    assert lab.status()["fleet"] == before  # whoever waits for a sweep waits for that, too
     until(lambda: lab.status()["front"]["ready"] == 1, "the fleet is back")
-    assert lab.status()["fleet"] == before
 
 
 def test_aborting_a_sweep_keeps_what_was_measured(lab: Lab) -> None:
     sweep = lab.start("sweep", "--preset", "quick", *SHORT)
     until(lambda: measured_cells(lab) >= 1, "one cell is measured")
     sweep.send_signal(signal.SIGINT)
-    assert sweep.wait(60) == 130
+    assert sweep.wait(PATIENCE_S) == 130
     sweep.communicate()
     until(lambda: not (lab.status() or {"queue": ()})["queue"], "the queue is empty, or the engine gone")
     detail = lab.json("results", "show", "1")
@@ -229,7 +239,7 @@ def test_a_sweep_outlives_a_hang_up(lab: Lab) -> None:
     sweep = lab.start("sweep", "--preset", "quick", *SHORT)
     until(lambda: lab.status() and lab.status()["queue"], "the sweep is queued")
     sweep.send_signal(signal.SIGHUP)
-    sweep.wait(60)
+    sweep.wait(PATIENCE_S)
     sweep.communicate()
     until(lambda: measured_cells(lab) >= 1, "it goes on")
     lab.run("queue", "remove", "1")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import urllib.request
 
-from tests.e2e.conftest import Lab, until
+from tests.e2e.conftest import PATIENCE_S, Lab, until
 
 NINE = "instances,parallel,batch,ubatch,concurrency,throughput_tps,total_tokens,elapsed_s,errors"
 THEIRS = f"""{NINE}
@@ -23,7 +23,7 @@ SWEEP = ("--axis", "instances=1,2", "--axis", "parallel=2", "--axis", "concurren
 
 def ask(url: str) -> object:
     body = json.dumps({"prompt": "a b", "n_predict": 4, "ignore_eos": True}).encode()
-    with urllib.request.urlopen(f"{url}/completion", body, timeout=60) as answer:
+    with urllib.request.urlopen(f"{url}/completion", body, timeout=PATIENCE_S) as answer:
         return json.load(answer)["tokens_predicted"]
 
 
@@ -59,7 +59,7 @@ def test_the_winner_is_applied_exported_and_compared(lab: Lab) -> None:
     assert ask(mine) == 4
     assert all(command in lab.commands() for command in commands)
     run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=60)
+    run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 128 + signal.SIGTERM
 
     table = lab.home / "out.csv"

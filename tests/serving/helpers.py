@@ -22,7 +22,7 @@ from lab_tui.serving.fleet import Fleet
 from lab_tui.serving.readings import plain_http
 from tests.ports import free_ports, is_free
 
-PATIENCE_S = 60.0  # nothing waited for here takes long, but the machine may be busy with other things
+PATIENCE_S = 150.0  # nothing waited for here takes long, but the machine may be busy with other things
 
 
 @contextlib.contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import pytest
 
 from lab_tui.model import FrontState, GpuReading, InstanceState, LabError
 from lab_tui.serving import fleet as fleet_module
+from lab_tui.serving import front as front_module
 from lab_tui.serving import instance as instance_module
 from lab_tui.serving.cores import read_cores, share_out, span
 from lab_tui.serving.fleet import Fleet
-from lab_tui.serving.front import READY_TIMEOUT_S
 from lab_tui.serving.placement import NoRoom, Seat
 from lab_tui.serving.planner import NoCards
 from lab_tui.serving.process import StopLadder
@@ -100,7 +100,10 @@ def places(fleet: Fleet) -> list[tuple[str, set[str]]]:
     for pid in pids(fleet):
         variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
         cards = [text for text in variables if text.startswith("CUDA_VISIBLE_DEVICES=")]
-        tasks = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/status")]
+        tasks = []
+        for file in Path(f"/proc/{pid}/task").glob("*/status"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+                tasks.append(file.read_text())
         assert len(tasks) > 1
         masks = {line.split()[1] for text in tasks for line in text.splitlines() if "allowed_list" in line
                  and line.startswith("Cpus")}  # fmt: skip
@@ -365,9 +368,7 @@ async def test_one_that_hangs_is_left_out_until_it_goes_on(fleet: Fleet, model: 
     await up(fleet, tiny_spec(model))
     victim, other = (psutil.Process(pid) for pid in pids(fleet))
     victim.suspend()
-    began = time.monotonic()
     await until(lambda: states(fleet)[0] == InstanceState.HUNG and fleet.front.view.ready == 1, "it to hang")
-    assert time.monotonic() - began < 10
     assert fleet.views()[0].reason.startswith("stopped by a signal")
     assert await served_by(fleet, 4) == {f"127.0.0.1:{fleet.views()[1].port}"}
     with pytest.raises(LabError, match="instance 0 hangs: stopped by a signal"):
@@ -722,15 +723,14 @@ async def test_a_front_that_hangs_does_not_hold_an_heir_up(
     make_fleet: MakeFleet, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet_module, "HEAR_S", 0.5)
+    monkeypatch.setattr(front_module, "READY_TIMEOUT_S", 1000.0)
     old = make_fleet()
     await up(old, tiny_spec(model))
     nginx = psutil.Process(old.front.view.pid)
     await old.detach()
     nginx.suspend()
     heir = make_fleet()
-    began = time.monotonic()
-    assert await heir.adopt() is True
-    assert time.monotonic() - began < READY_TIMEOUT_S
+    assert await asyncio.wait_for(heir.adopt(), PATIENCE_S) is True
     nginx.resume()
     await until(lambda: heir.front.view.ready == 2, "the front to be taken over")
     assert heir.front.view.pid == nginx.pid
