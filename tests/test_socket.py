@@ -180,3 +180,24 @@ def test_why_an_engine_is_silent_decides_on_the_advice() -> None:
         child.wait()
     assert "has ended" in str(EngineSilent(child.pid))
     assert "kill" not in str(EngineSilent(None))
+
+
+async def test_one_that_answers_while_its_pulse_is_awaited_is_not_silent(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab_tui.client.PATIENCE_S", 0.0)
+    comes = asyncio.Event()
+
+    async def answer() -> str:
+        await comes.wait()
+        return "late"
+
+    async def no_pulse(_: EngineClient) -> None:
+        comes.set()
+        for _turn in range(3):
+            await asyncio.sleep(0)
+        raise EngineSilent(None)
+
+    monkeypatch.setattr(EngineClient, "_check_pulse", no_pulse)
+    async with EngineClient() as client:
+        assert await client._patiently(answer()) == "late"
