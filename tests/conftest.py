@@ -27,6 +27,9 @@ XDG = {
 }
 
 
+# What a terminal, a shell or an account gives every program in it.
+OUTSIDE = ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "COLUMNS", "LINES", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+
 # Run in the background, as CI may be, tests would hand an ignored INT on to whatever they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,8 +38,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def _move_in(home: Path, patch: pytest.MonkeyPatch) -> None:
     """Make ``home`` the home: every XDG place in it, and no setting from outside."""
     for variable in os.environ:
-        if variable.startswith(("LAB_TUI_", "LLAMA_")):
+        if variable.startswith(("LAB_TUI_", "LLAMA_")) or variable in OUTSIDE:
             patch.delenv(variable)
+    patch.setenv("TERM", "xterm-256color")
     patch.setenv("HOME", str(home))
     for variable, place in XDG.items():
         (home / place).mkdir(parents=True, mode=0o700)
