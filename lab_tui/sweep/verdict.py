@@ -106,8 +106,11 @@ def front_bound(m: Measurement, c: Conditions) -> Reason:
 
 
 def is_shared(m: Measurement) -> bool:
-    """Whether others had so much of the instances that the figures are not of the load alone."""
-    return m.others is not None and m.others.share > SHARED
+    """Whether others had so much of the instances that the figures are not of the load alone.
+
+    Only when they were seen: that servers count more than we got can have other reasons.
+    """
+    return m.others is not None and bool(m.others.requests) and m.others.share > SHARED
 
 
 def others_flags(others: Others | None) -> tuple[str, ...]:
@@ -116,7 +119,9 @@ def others_flags(others: Others | None) -> tuple[str, ...]:
         return ()
     parts = ((others.tokens, "token"), (others.prompt_tokens, "prompt token"))
     tokens = " and ".join(plural(count, what) for count, what in parts if count)
-    what = f"about {others.requests}" if others.requests else "past the front"
+    if not others.requests:
+        return (f"tokens do not reconcile: /metrics counts {tokens} more, and nobody else was seen",)
+    what = f"about {others.requests}"
     if not tokens:
         return (f"{OTHERS}: {what} in the window, with too few tokens to matter",)
     part = f"{others.share:.0%} of all" if others.share > SHARED else "too few to matter"

@@ -8,7 +8,7 @@ import pytest
 
 from lab_tui.model import ClientCost, MachineLoad, Measurement, Others, Percentiles, StreamRate, TokenCounts
 from lab_tui.sweep import verdict
-from lab_tui.sweep.verdict import Conditions, judge, others_flags
+from lab_tui.sweep.verdict import Conditions, is_shared, judge, others_flags
 
 
 def measured(**changes: Any) -> Measurement:
@@ -199,5 +199,9 @@ def test_what_is_said_of_others() -> None:
     assert small == "requests of others: about 1 in the window (40 tokens, too few to matter)"
     (few,) = others_flags(Others(requests=2))
     assert few == "requests of others: about 2 in the window, with too few tokens to matter"
-    (beside,) = others_flags(Others(requests=0, tokens=50, prompt_tokens=900, share=0.2))
-    assert beside.startswith("requests of others: past the front in the window (50 tokens and 900 prompt tok")
+    unseen = Others(requests=0, tokens=50, prompt_tokens=900, share=0.2)
+    (beside,) = others_flags(unseen)
+    assert beside == (
+        "tokens do not reconcile: /metrics counts 50 tokens and 900 prompt tokens more, and nobody else was seen"
+    )
+    assert is_shared(measured(others=SHARED)) and not is_shared(measured(others=unseen))
