@@ -45,6 +45,9 @@ class Lab:
             "LAB_TUI_SERVE_BASE_PORT": str(self.base_port),
             "LAB_TUI_SERVE_FRONT_PORT": str(self.front_port),
             "LAB_TUI_ENGINE_CALIBRATE": "false",  # half a minute, in each new home
+            # Several threads wait for each other many times a token: beside other tests, which instances
+            # stand back behind, that took seconds for each.
+            "LAB_TUI_SERVE_ARGS": "--threads 1",
         }
         self.url = f"http://127.0.0.1:{self.front_port}"
         self._sessions: set[int] = set()
