@@ -210,7 +210,7 @@ def _machine_lines(machine: MachineLoad) -> list[str]:
     host = [
         f"slots busy {number(machine.slots_busy)}",
         f"queue {number(machine.queue_depth)}",
-        f"CPU {number(machine.cpu_pct, 0, ' %')}",
+        f"CPU {number(machine.cpu_pct, 0, ' %')} (other work {number(machine.other_work_pct, 0, ' %')})",
     ]
     lines = [f"machine     {'  '.join(host)}"]
     for gpu in machine.gpus:

@@ -91,6 +91,7 @@ class MachineLoad(Data, frozen=True, kw_only=True):
     """The machine that served, inside the window: host and instances from readings once a second."""
 
     cpu_pct: float | None = None  # mean of all cores together
+    other_work_pct: float | None = None  # likewise, what neither lab-tui nor anything it started took of them
     rss_bytes: int | None = None  # of all instances, peak
     slots_busy: float | None = None  # of all instances, mean
     queue_depth: float | None = None  # requests waiting inside the instances, mean

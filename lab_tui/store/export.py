@@ -44,7 +44,8 @@ def row(cell: CellView) -> dict[str, Any]:
     flat |= {"status": str(cell.status), "reason": cell.reason, "took_s": cell.took_s}
     flat["runs_tps"] = " ".join(f"{tps:.1f}" for tps in cell.runs_tps) or None
     flat |= {name: value for name, value in cell.cell.axes.items() if name not in flat}
-    return flat | _cards((result.machine if result else None) or MachineLoad())
+    machine = (result.machine if result else None) or MachineLoad()
+    return flat | _cards(machine) | {"other_work_pct": machine.other_work_pct}
 
 
 def _figures(result: Measurement | None) -> dict[str, Any]:

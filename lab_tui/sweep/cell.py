@@ -33,7 +33,16 @@ from lab_tui.serving.fleet import Fleet
 from lab_tui.sweep.calibration import MATTERS_FROM_TPS, Calibration
 from lab_tui.sweep.deaths import Deaths
 from lab_tui.sweep.machine import Around, machine_load, machine_name, throttling
-from lab_tui.sweep.verdict import MEMORY_WORDS, Conditions, is_near, judge, lateness, others_flags
+from lab_tui.sweep.processors import Processors
+from lab_tui.sweep.verdict import (
+    MEMORY_WORDS,
+    Conditions,
+    is_near,
+    judge,
+    lateness,
+    other_work_flags,
+    others_flags,
+)
 
 MIB = 1 << 20
 READINGS_EVERY_S = 1.0  # of instances, host and cards
@@ -73,29 +82,37 @@ class Meter:
         """Measure the fleet as it is, as :func:`measure` does, and judge it with the machine's readings."""
         seen: list[Around] = []
         began: float | None = None  # unix time: when requests of the load were first in flight
-        deaths = Deaths(self._fleet)
+        phase: Phase | None = None
+        deaths, processors = Deaths(self._fleet), Processors(self._fleet)
 
         def watch(view: LoadView) -> None:
-            nonlocal began
+            nonlocal began, phase
             if began is None and view.in_flight:
                 began = time.time()
             if view.phase != Phase.DRAINING:  # who dies afterwards has taken nothing from the figures
                 deaths.look()
             if view.phase == Phase.MEASURING:
                 seen.append(self._look())
+            if view.phase != phase and view.phase in (Phase.MEASURING, Phase.DRAINING):
+                processors.look()
+            phase = view.phase
             on_view(view)
 
         try:
             with self._calm():
                 measured = await measure(plan, watch, stop)
+            read = seen if measured.elapsed_s >= READINGS_EVERY_S else []  # else none was taken inside it
+            machine = machine_load(read, measured.throughput_tps)
+            other = await processors.other_work_pct(machine.cpu_pct, self._look().host.cores)
         except LabError as error:
             deaths.look()
             raise deaths.named_in(error) from error
-        read = seen if measured.elapsed_s >= READINGS_EVERY_S else []  # else none was taken inside it
-        machine = machine_load(read, measured.throughput_tps)
+        finally:
+            await processors.end()
+        machine = msgspec.structs.replace(machine, other_work_pct=other)
         measured = await self._with_others(measured, began or time.time())
         measured = msgspec.structs.replace(
-            measured, machine=machine, flags=(*measured.flags, *deaths.flags())
+            measured, machine=machine, flags=(*measured.flags, *deaths.flags(), *other_work_flags(machine))
         )
         conditions = self._conditions(measured, deaths)
         late = self._late(measured, conditions)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lab_tui.model import Data, Measurement, Others
+from lab_tui.model import Data, MachineLoad, Measurement, Others
 from lab_tui.sweep import deaths
 from lab_tui.text import plural
 
@@ -33,6 +33,7 @@ SHARED = 0.01  # of the tokens were others': from there on figures are not of th
 WIDE = 0.10  # half-width of the interval, as a share of tok/s
 CLIENT_PART = 0.25  # of the processor time in use: with less, it is not the client that fills a processor
 BUSY_PCT = 90.0  # utilisation that counts as full
+OTHER_WORK_PCT = 10.0  # of all processors, taken by what is not ours, from which it is worth a word
 CAPPED_PCT = 90.0  # of the power cap: a card that draws so much has nothing left
 ALL_BUSY = 0.90  # of the slots, in the mean: more is as full as random arrivals make them
 WAITING_SHARE = 0.25  # of a request's life spent before its first token, with more streams than slots
@@ -120,12 +121,20 @@ def others_flags(others: Others | None) -> tuple[str, ...]:
     parts = ((others.tokens, "token"), (others.prompt_tokens, "prompt token"))
     tokens = " and ".join(plural(count, what) for count, what in parts if count)
     if not others.requests:
-        return (f"tokens do not reconcile: /metrics counts {tokens} more, and nobody else was seen",)
+        return (f"tokens do not reconcile: /metrics counts {tokens} more, and nobody asked beside us",)
     what = f"about {others.requests}"
     if not tokens:
         return (f"{OTHERS}: {what} in the window, with too few tokens to matter",)
     part = f"{others.share:.0%} of all" if others.share > SHARED else "too few to matter"
     return (f"{OTHERS}: {what} in the window ({tokens}, {part})",)
+
+
+def other_work_flags(machine: MachineLoad) -> tuple[str, ...]:
+    """That other work had a share of processors that were full, or nothing."""
+    other = machine.other_work_pct
+    if other is None or other < OTHER_WORK_PCT or machine.cpu_pct is None or machine.cpu_pct < BUSY_PCT:
+        return ()
+    return (f"other work took {other:.0f} % of the processors, which were full: without it there is more",)
 
 
 def unstable(m: Measurement, c: Conditions) -> Reason:

@@ -75,7 +75,12 @@ def test_what_is_known_of_cards_comes_after_all_other_columns() -> None:
     )
     cool = GpuLoad(index=1, util_peak_pct=99.0, memory_mean_bytes=4, power_peak_w=100.0, throttled={})
     machine = MachineLoad(
-        gpus=(hot, cool), tokens_per_joule=2.5, joules_per_token=0.4, energy_from="counter", cards_every_s=2.0
+        gpus=(hot, cool),
+        tokens_per_joule=2.5,
+        joules_per_token=0.4,
+        energy_from="counter",
+        cards_every_s=2.0,
+        other_work_pct=1.5,
     )
     found = detail()
     assert found.cells[0].result is not None
@@ -85,10 +90,10 @@ def test_what_is_known_of_cards_comes_after_all_other_columns() -> None:
         io.StringIO(export.to_csv(msgspec.structs.replace(found, cells=cells)))
     )
     cards = ["gpu_util_peak_pct", "gpu_memory_mean_bytes", "gpu_power_peak_w", "tokens_per_joule",
-             "energy_from", "gpu_slowed_by", "gpu_every_s"]  # fmt: skip
-    assert head[-7:] == cards
-    assert first[-7:] == ["99.0", "7", "400.0", "2.5", "counter", "heat", "2.0"]
-    assert second[-7:] == [""] * 7
+             "energy_from", "gpu_slowed_by", "gpu_every_s", "other_work_pct"]  # fmt: skip
+    assert head[-8:] == cards
+    assert first[-8:] == ["99.0", "7", "400.0", "2.5", "counter", "heat", "2.0", "1.5"]
+    assert second[-8:] == [""] * 8
 
 
 def test_csv_of_nothing_is_its_head() -> None:

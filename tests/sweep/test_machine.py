@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
+import psutil
 import pytest
 
 from lab_tui.model import GpuReading, HostReading, InstanceState, InstanceView, MachineLoad
 from lab_tui.sweep.machine import Around, machine_load, throttling
+from lab_tui.sweep.processors import Spent, other_work_pct, spent
+from lab_tui.sweep.verdict import other_work_flags
 
 
 def instance(index: int, **fields: Any) -> InstanceView:
@@ -119,3 +124,39 @@ def test_what_slowed_the_cards_is_said() -> None:
         "GPU 0 slowed by heat in 50% of the readings",
         "GPU 0, 1 slowed by power cap in 50% to 100% of the readings",
     )
+
+
+BURNS = "import subprocess, sys; sys.exit(subprocess.Popen([sys.executable, '-c', 'while 1: pass']).wait())"
+
+
+def test_processor_time_is_counted_down_the_tree() -> None:
+    """The work is done by a grandchild; whoever is not below a root does not count."""
+    idle = subprocess.Popen(["sleep", "600"])
+    parent = subprocess.Popen([sys.executable, "-c", BURNS])
+    try:
+        began = spent([parent.pid])
+        while (now := spent([parent.pid])).cpu_s < began.cpu_s + 0.3:
+            pass
+        assert now.at > began.at
+        assert spent([idle.pid]).cpu_s < 0.3
+        assert spent([idle.pid, parent.pid, parent.pid]).cpu_s < spent([parent.pid]).cpu_s + 0.3
+    finally:
+        for burning in psutil.Process(parent.pid).children():
+            burning.kill()
+        parent.kill()
+        idle.kill()
+        parent.wait()
+        idle.wait()
+
+
+def test_other_work_is_what_is_left_of_all() -> None:
+    began = Spent(at=100.0, cpu_s=7.0)
+    assert other_work_pct(began, Spent(at=110.0, cpu_s=17.0), 98.0, 2) == pytest.approx(48.0)
+    assert other_work_pct(began, Spent(at=110.0, cpu_s=27.0), 98.0, 2) == 0.0
+    assert other_work_pct(began, Spent(at=110.0, cpu_s=6.0), 98.0, 2) is None  # a process of ours ended
+    assert other_work_pct(began, Spent(at=100.5, cpu_s=7.1), 98.0, 2) is None
+    assert other_work_pct(began, Spent(at=110.0, cpu_s=17.0), None, 2) is None
+    (said,) = other_work_flags(MachineLoad(cpu_pct=98.0, other_work_pct=48.0))
+    assert said == "other work took 48 % of the processors, which were full: without it there is more"
+    for cpu, other in ((98.0, 5.0), (60.0, 48.0), (98.0, None), (None, None)):
+        assert other_work_flags(MachineLoad(cpu_pct=cpu, other_work_pct=other)) == ()

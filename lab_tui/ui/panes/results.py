@@ -120,7 +120,8 @@ def _machine_lines(machine: MachineLoad | None) -> list[str]:
         return []
     lines = [
         f"machine      slots busy {fmt.rate(machine.slots_busy)}, queue {fmt.rate(machine.queue_depth)},"
-        f" CPU {fmt.percent(machine.cpu_pct)}, RSS {fmt.size(machine.rss_bytes)}"
+        f" CPU {fmt.percent(machine.cpu_pct)} (other work {fmt.percent(machine.other_work_pct)}),"
+        f" RSS {fmt.size(machine.rss_bytes)}"
     ]
     for gpu in machine.gpus:
         lines.append(
