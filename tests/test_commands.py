@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from lab_tui import paths
-from lab_tui.cli import bench, cut, fleet, parts, queue, results, status, sweep, what_fits
+from lab_tui.cli import bench, cut, fleet, follow, parts, queue, results, status, what_fits
 from lab_tui.cli.app import app
 from lab_tui.cli.output import say, table
 from lab_tui.cli.service import unit_text
@@ -171,7 +171,7 @@ def test_each_cell_of_an_attached_sweep_is_told_once(capsys: pytest.CaptureFixtu
     spec = sweep_spec()
     for rates in ((10.0,), (10.0,), (10.0, 20.0, 30.0), (10.0, 20.0, 30.0)):
         detail = SweepDetail(view=sweep_view(), spec=spec, cells=tuple(viewed(spec, *rates)))
-        sweep._tell_new(detail, told)
+        follow.tell_new(detail, told)
     said = capsys.readouterr().err.splitlines()
     assert [line.split()[2] for line in said] == ["10.0", "20.0", "30.0"]
 
@@ -337,7 +337,7 @@ async def test_an_attached_sweep_says_that_the_fleet_of_before_is_not_back(
     why = "the fleet from before the sweep is down: the model is gone: fetch it, then start it anew"
     over = snapshot(sweep=None, queue=(), notices=("known",), fleet_owed=True)
     client = FakeClient(over)
-    waiting = asyncio.create_task(sweep._given_back(client, ("known",)))
+    waiting = asyncio.create_task(follow.given_back(client, ("known",)))
     await asyncio.sleep(0)
     client.set(replace(over, fleet_owed=False, notices=("known", why)))
     await asyncio.wait_for(waiting, 5)
@@ -354,13 +354,13 @@ async def test_a_sweep_under_which_the_queue_pauses_by_itself_ends_with_the_reas
     with pytest.raises(
         LabError, match=r"sweep 7 waits, the queue is paused: the disk is full: .*queue resume"
     ):
-        await asyncio.wait_for(sweep._follow(client, 7, None), 5)
-    await asyncio.wait_for(sweep._abort(client, 7), 5)
+        await asyncio.wait_for(follow.follow(client, 7, None), 5)
+    await asyncio.wait_for(follow.abort(client, 7), 5)
     assert "sweep 7 is not aborted: sweep 7 waits, the queue is paused: the disk is full" in (
         capsys.readouterr().err
     )
     client.refusal = LabError("the store cannot be written", "free disk space")
-    await sweep._abort(client, 7)
+    await follow.abort(client, 7)
     assert capsys.readouterr().err == (
         "sweep 7 is not aborted: the store cannot be written: free disk space\n"
     )
