@@ -175,7 +175,7 @@ def fake_llama_server(lab: Lab, at_start: str) -> None:
         "esac\n"
     )
     fake.chmod(0o755)
-    lab.env["LAB_TUI_SERVE_LLAMA_SERVER"] = str(fake)
+    lab.env |= {"LAB_TUI_SERVE_LLAMA_SERVER": str(fake), "LAB_TUI_SERVE_ARGS": ""}
 
 
 def test_an_instance_that_crashes_at_start_says_why(lab: Lab) -> None:

@@ -240,7 +240,8 @@ if sys.argv[1:] == []:
 assert sys.argv[1:] == ["-f"] and os.path.isdir(os.environ["CUDA_MPS_LOG_DIRECTORY"])
 open(folder + "/pid", "w").write(str(os.getpid()))
 control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-control.bind(folder + "/control")
+os.chdir(folder)  # its path may be longer than that of a socket
+control.bind("control")
 signal.pause()
 """
 
