@@ -80,4 +80,7 @@ async def lab(
             await until(lambda: app.snapshot is not None, "first snapshot")
             await until(lambda: shown.overview.instances.plain, "instances are drawn")
         await pilot.pause()
-        yield shown
+        try:
+            yield shown
+        finally:
+            app.workers.cancel_all()  # as when it is left: the pilot takes the widgets away first

@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from lab_tui.cli import sweep as sweep_command
 from lab_tui.cli.app import app
 from lab_tui.config import Settings
-from lab_tui.model import FleetSpec, LabError, Snapshot, SweepSpec
+from lab_tui.model import FleetSpec, LabError, Outline, Snapshot, SweepSpec
 from lab_tui.sweep import course, space
 from lab_tui.ui import asked, axes
 from lab_tui.ui.asked import CUSTOM, Typed
 from lab_tui.ui.axes import Wrong
 from lab_tui.ui.screens import new_sweep
-from lab_tui.ui.screens.dialogs import ConfirmDialog, cut_by_a_fleet
+from lab_tui.ui.screens.dialogs import ConfirmDialog, QuitDialog, cut_by_a_fleet
 from lab_tui.ui.screens.form import Choice, Field, Form
 from lab_tui.ui.screens.new_sweep import NewSweepForm
 from lab_tui.ui.screens.overview import OverviewScreen
@@ -523,3 +523,26 @@ async def test_a_path_may_be_typed_and_nothing_found_is_said() -> None:
         await until(lambda: "no engine is running: start one" in picker.list.plain[0])
         await shown.press("escape")
         await shown.on(UpForm)
+
+
+async def test_a_form_that_is_left_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine answers while its widgets are taken away, one after the other."""
+    come = asyncio.Event()
+    async with lab() as shown:
+        form = await open_form(shown)
+        ask = shown.client.outline
+
+        async def late(spec: SweepSpec) -> Outline:
+            await come.wait()
+            return await ask(spec)
+
+        monkeypatch.setattr(shown.client, "outline", late)
+        monkeypatch.setattr(new_sweep, "TYPING_S", 0.0)
+        fill(form, batch="512")
+        await until(lambda: [work for work in shown.app.workers if work.group == "reckon"])
+        monkeypatch.setattr(Static, "on_unmount", lambda _: come.set(), raising=False)
+        await shown.press("escape")
+        await until(lambda: not form.is_running)
+        assert come.is_set()
+        await shown.press("q")
+        assert isinstance(shown.app.screen, QuitDialog)

@@ -17,6 +17,7 @@ from lab_tui.client import EngineClient
 from lab_tui.model import FleetSpec, InstanceState, InstanceView, LabError, Snapshot
 from lab_tui.text import typed
 from lab_tui.ui import format as fmt
+from lab_tui.ui.screens.tidy import TidyScreen
 from lab_tui.ui.widgets.pane import set_title
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Words = Callable[[Snapshot], str]  # what a question says of the newest snapshot
 ASLEEP = (InstanceState.STOPPED, InstanceState.FAILED)
 
 
-class Question(ModalScreen[T]):
+class Question(ModalScreen[T], TidyScreen[T]):
     """Words above, buttons below. However small the screen, the buttons are seen; the words scroll."""
 
     # Few columns: the buttons stand below each other; few rows: no blank lines.

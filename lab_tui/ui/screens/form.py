@@ -18,6 +18,7 @@ from lab_tui.model import FleetSpec, LabError
 from lab_tui.ui import axes
 from lab_tui.ui.axes import Wrong
 from lab_tui.ui.screens.picker import ModelPicker
+from lab_tui.ui.screens.tidy import TidyScreen
 
 if TYPE_CHECKING:
     from lab_tui.ui.app import LabApp
@@ -93,7 +94,7 @@ class Field(Vertical):
         self._wrong.display = bool(text)
 
 
-class Form(ModalScreen[T | None], Generic[T]):
+class Form(ModalScreen[T | None], TidyScreen[T | None], Generic[T]):
     """A form that is dismissed with what came of it, or with None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

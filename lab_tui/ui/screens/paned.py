@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from textual.dom import DOMNode
 from textual.reactive import Reactive
-from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
 from lab_tui.ui.actions import OVERVIEW, key
+from lab_tui.ui.screens.tidy import TidyScreen
 from lab_tui.ui.widgets.footer import StatusLine
 from lab_tui.ui.widgets.logview import LogView
 from lab_tui.ui.widgets.pane import Pane
@@ -26,7 +26,7 @@ class FilterInput(Input):
         super().__init__(placeholder=text, id="filter", compact=True)
 
 
-class PaneScreen(Screen[None], inherit_bindings=False):
+class PaneScreen(TidyScreen[None], inherit_bindings=False):
     """Focus, zoom and filter of panes."""
 
     SCOPE: ClassVar[str] = ""

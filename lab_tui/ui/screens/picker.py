@@ -19,6 +19,7 @@ from lab_tui.client import EngineClient
 from lab_tui.model import Felt, FleetSpec, LabError, ModelFile
 from lab_tui.text import typed
 from lab_tui.ui import format as fmt
+from lab_tui.ui.screens.tidy import TidyScreen
 from lab_tui.ui.theme import BAD, GOOD, MUTED, STRONG, WARN
 from lab_tui.ui.widgets.lines import LineList
 
@@ -44,7 +45,7 @@ COLUMNS = (
 )
 
 
-class ModelPicker(ModalScreen[str | None]):
+class ModelPicker(ModalScreen[str | None], TidyScreen[str | None]):
     """Dismissed with the path of a model, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
