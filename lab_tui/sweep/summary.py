@@ -23,7 +23,18 @@ from lab_tui.model import (
 from lab_tui.store.store import StoredSweep
 from lab_tui.sweep import confirm, course
 from lab_tui.sweep.plan import slots
-from lab_tui.sweep.runs import Figures, alone_tps, beyond, drift, figures, keeps, repeated, runs
+from lab_tui.sweep.runs import (
+    Figures,
+    Spread,
+    alone_tps,
+    beyond,
+    drift,
+    figures,
+    keeps,
+    repeated,
+    runs,
+    spread,
+)
 from lab_tui.sweep.space import label
 from lab_tui.sweep.verdict import UNSTABLE, is_shared
 from lab_tui.text import plural
@@ -89,7 +100,8 @@ def _never_alone(cells: Sequence[CellView], found: confirm.Known, best: int) -> 
 
 def _without_sound(cells: Sequence[CellView], slo: Slo) -> Amount:
     """What there is to say where no cell can win."""
-    shown = {cell.index: one for cell in cells if (one := figures(runs(cell), None))}
+    between = spread(map(runs, cells))
+    shown = {cell.index: one for cell in cells if (one := figures(runs(cell), between))}
     if not shown:
         return Amount()
     sound = confirm.known(cells, Slo())
@@ -190,10 +202,13 @@ def detail(sweep: StoredSweep, line: SweepView) -> SweepDetail:
 def shown(cells: Sequence[CellView]) -> tuple[CellView, ...]:
     """The cells as they are shown: those with several runs at the tok/s of them together."""
     found, counted = confirm.known(cells, Slo()), confirm.counting(cells)
-    return tuple(_together(cell, found.get(cell.index), counted(cell)) for cell in cells)
+    between = spread(map(runs, cells))
+    return tuple(_together(cell, found.get(cell.index), counted(cell), between) for cell in cells)
 
 
-def _together(cell: CellView, found: Figures | None, counted: Sequence[Measurement]) -> CellView:
+def _together(
+    cell: CellView, found: Figures | None, counted: Sequence[Measurement], between: Spread | None
+) -> CellView:
     """A cell as it is shown: tok/s and interval of its runs together, all else of one, named in the flags.
 
     That one is the nearest to their mean, of those that are not unstable where there are any: verdict and
@@ -203,7 +218,7 @@ def _together(cell: CellView, found: Figures | None, counted: Sequence[Measureme
         return msgspec.structs.replace(cell, runs_tps=tuple(cell.context.get(RUNS, ())))
     every = runs(cell)
     counted = counted if found else every
-    shown = found or figures(every, None)
+    shown = found or figures(every, between)
     assert shown is not None  # it has runs
     steady = [run for run in counted if run.verdict != UNSTABLE] or counted
     nearest = min(steady, key=lambda run: abs(run.throughput_tps - shown.tps))

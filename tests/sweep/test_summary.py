@@ -154,6 +154,18 @@ def test_where_every_cell_is_unstable_that_is_said() -> None:
     assert (nothing.best, nothing.remark) == (None, "every measured cell is failing or unstable")
 
 
+def test_an_interval_of_runs_that_do_not_count_has_room_for_them() -> None:
+    """They were 57, 14.5 and 16 tok/s, all unstable, each with an interval of its own."""
+    first, *rest = viewed(sweep_spec(), 57.0)
+    one, two, three = (measurement(tps, verdict="unstable") for tps in (57.0, 14.5, 16.0))
+    cell = msgspec.structs.replace(first, result=one, repeats=(two, three))
+    found = summary.amount((cell, *rest), Slo()).best
+    shown = summary.shown((cell, *rest))[0].result
+    assert found is not None and shown is not None
+    assert found.throughput_tps == shown.throughput_tps == pytest.approx(29.17, abs=0.01)
+    assert found.throughput_ci95_tps == shown.throughput_ci95_tps == pytest.approx(59.9, abs=0.1)
+
+
 def test_a_cell_of_several_runs_shows_figures_of_one_run_and_says_of_which() -> None:
     """The mean of 100, 130 and 124 is 118: the third is nearest."""
     first, *rest = viewed(sweep_spec(), 100.0)
