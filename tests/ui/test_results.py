@@ -217,6 +217,24 @@ async def test_browse_sort_filter_open() -> None:
         await shown.on(ResultsScreen)
 
 
+async def test_what_was_measured_under_another_screen_is_there_on_return() -> None:
+    """It came and went in the queue, which is as empty as before."""
+    client = browsing()
+    client.state = snapshot(sweep=None, queue=())
+    async with lab(client, (120, 40)) as shown:
+        await shown.press("b")
+        screen = await shown.on(ResultsScreen)
+        await until(lambda: screen.table.row_count == 2)
+        await shown.press("enter")
+        await shown.on(SweepScreen)
+        client.finished = [msgspec.structs.replace(client.finished[0], id=9), *client.finished]
+        client.set(snapshot(seq=2, sweep=None, queue=()))
+        await shown.press("escape")
+        await until(lambda: screen.table.row_count == 3)
+        await shown.press("escape")
+        await until(lambda: 9 in {view.id for view in shown.overview.past})
+
+
 async def test_a_table_goes_sideways_by_columns_and_says_that_nothing_matches() -> None:
     async with lab(browsing(), (60, 16)) as shown:
         screen = await opened(shown)

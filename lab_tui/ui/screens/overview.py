@@ -157,6 +157,10 @@ class OverviewScreen(CurveCommands, LogCommands, QueueCommands):
         """Show it as soon as it is there."""
         self._queued = view.id
 
+    def on_screen_resume(self) -> None:
+        """Sweeps may have come and gone while another screen was above."""
+        self._seen = None
+
     def _refresh_past(self, snapshot: Snapshot) -> None:
         """Ask for finished sweeps when the queue is not what it was."""
         seen = tuple((view.id, view.status) for view in snapshot.queue)

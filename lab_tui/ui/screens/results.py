@@ -88,6 +88,10 @@ class ResultsScreen(WinnerCommands):
             self._load()
         self._fill(snapshot)
 
+    def on_screen_resume(self) -> None:
+        """Sweeps may have come and gone while another screen was above."""
+        self._seen = None
+
     @work(group="results", exclusive=True)
     async def _load(self) -> None:
         try:
