@@ -232,8 +232,11 @@ def _token_flags(record: Record, outcome: Outcome, sample: Sample) -> list[str]:
         if apart < -allowed:
             flags.append(f"tokens do not reconcile: stream {counts.stream}, /metrics {counts.metrics}")
         elif allowed < apart <= allowed + unseen:
-            cut = plural(unseen // UNSEEN_EACH, "request")
-            flags.append(f"/metrics has {apart:.0f} tokens more: {cut} were cut off in decoding")
+            cut = unseen // UNSEEN_EACH
+            were = "was" if cut == 1 else "were"
+            flags.append(
+                f"/metrics has {apart:.0f} tokens more: {plural(cut, 'request')} {were} cut off in decoding"
+            )
     return flags
 
 

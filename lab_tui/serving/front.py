@@ -87,16 +87,15 @@ class Front:
         """What went through it; None while it does not run."""
         return self._traffic.view() if self._process is not None else None
 
-    async def of_others(self, begun: float) -> int:
-        """How many requests that were not ours instances have worked on since ``begun`` (unix time).
+    async def of_others(self, begun: float, ended: float) -> tuple[int, float]:
+        """The requests that were not ours, as :meth:`Traffic.of_others` has them. Those at work are not in.
 
         Takes as long as the log is late. Raises OSError when it cannot be read.
         """
-        now = time.time()
         await asyncio.sleep(LOGGED_S)
         while self._traffic.read():
             await asyncio.sleep(0)
-        return self._traffic.of_others(begun, now)
+        return self._traffic.of_others(begun, ended)
 
     def config(self) -> str:
         """The configuration in effect, "" before the first."""

@@ -182,9 +182,15 @@ class Traffic:
         if request.first_byte_ms is not None and request.status < 400:
             self._first_byte_ms.append((time.monotonic(), request.first_byte_ms))
 
-    def of_others(self, begun: float, ended: float) -> int:
-        """How many requests that were not ours instances worked on between two moments (unix time)."""
-        return sum(began <= ended and end >= begun for began, end in self._others)
+    def of_others(self, begun: float, ended: float) -> tuple[int, float]:
+        """How many requests that were not ours instances worked on between two moments (unix time).
+
+        And what part of their time lies between them, 0 to 1.
+        """
+        met = [(began, end) for began, end in self._others if began <= ended and end >= begun]
+        inside = sum(min(end, ended) - max(began, begun) for began, end in met)
+        whole = sum(end - began for began, end in met)
+        return len(met), inside / whole if whole else 1.0
 
     async def ask(self, http: httpx.AsyncClient, nginx: Nginx) -> None:
         """Ask nginx for its connections; what it does not say is unknown, with the reason."""

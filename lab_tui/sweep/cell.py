@@ -32,7 +32,7 @@ from lab_tui.model import (
 from lab_tui.serving.fleet import Fleet
 from lab_tui.sweep.calibration import MATTERS_FROM_TPS, Calibration
 from lab_tui.sweep.deaths import Deaths
-from lab_tui.sweep.machine import Around, machine_load, machine_name, throttling
+from lab_tui.sweep.machine import Around, beside, machine_load, machine_name, throttling, within
 from lab_tui.sweep.processors import Processors
 from lab_tui.sweep.verdict import (
     MEMORY_WORDS,
@@ -82,11 +82,12 @@ class Meter:
         """Measure the fleet as it is, as :func:`measure` does, and judge it with the machine's readings."""
         seen: list[Around] = []
         began: float | None = None  # unix time: when requests of the load were first in flight
+        ended: float | None = None  # and when its window was closed
         phase: Phase | None = None
         deaths, processors = Deaths(self._fleet), Processors(self._fleet)
 
         def watch(view: LoadView) -> None:
-            nonlocal began, phase
+            nonlocal began, ended, phase
             if began is None and view.in_flight:
                 began = time.time()
             if view.phase != Phase.DRAINING:  # who dies afterwards has taken nothing from the figures
@@ -95,6 +96,7 @@ class Meter:
                 seen.append(self._look())
             if view.phase != phase and view.phase in (Phase.MEASURING, Phase.DRAINING):
                 processors.look()
+                ended = time.time()
             phase = view.phase
             on_view(view)
 
@@ -110,7 +112,7 @@ class Meter:
         finally:
             await processors.end()
         machine = msgspec.structs.replace(machine, other_work_pct=other)
-        measured = await self._with_others(measured, began or time.time())
+        measured = await self._with_others(measured, machine, began or time.time(), ended or time.time())
         measured = msgspec.structs.replace(
             measured, machine=machine, flags=(*measured.flags, *deaths.flags(), *other_work_flags(machine))
         )
@@ -125,16 +127,20 @@ class Meter:
             measured = msgspec.structs.replace(measured, flags=(*measured.flags, *unknown))
         return judged(msgspec.structs.replace(measured, flags=(*measured.flags, *late)), conditions)
 
-    async def _with_others(self, measured: Measurement, began: float) -> Measurement:
-        """The measurement with the requests of others since ``began`` (unix time), and a word on them."""
+    async def _with_others(
+        self, measured: Measurement, machine: MachineLoad, began: float, ended: float
+    ) -> Measurement:
+        """The measurement with the requests of others in that time (unix), and a word on them."""
         others = measured.others
         try:
-            requests = await self._fleet.front.of_others(began)
+            requests, inside = await self._fleet.front.of_others(began, ended)
         except OSError as error:
             flag = f"requests of others are not known: the log of the front cannot be read ({error})"
             return msgspec.structs.replace(measured, flags=(*measured.flags, flag))
-        if requests or others:
-            others = msgspec.structs.replace(others or Others(), requests=requests)
+        if requests:
+            others = within(others or Others(), requests, inside)
+        elif live := beside(machine, measured.concurrency):
+            others = Others(requests=round(live) or 1, share=live / (live + measured.concurrency))
         return msgspec.structs.replace(
             measured, others=others, flags=(*measured.flags, *others_flags(others))
         )

@@ -7,7 +7,9 @@ import platform
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from lab_tui.model import Data, GpuLoad, GpuReading, HostReading, InstanceView, MachineLoad
+from lab_tui.model import Data, GpuLoad, GpuReading, HostReading, InstanceView, MachineLoad, Others
+
+BESIDE_FROM = 0.5  # requests, from which a mean of readings is more than how late they are
 
 
 class Around(Data, frozen=True, kw_only=True):
@@ -48,6 +50,29 @@ def machine_load(seen: Sequence[Around], tps: float) -> MachineLoad:
         energy_from=" and ".join(sorted({gpu.power_from for gpu in gpus})) if whole is not None else "",
         cards_every_s=last.cards_every_s if last else None,
         slow_every_s=last.slow_every_s if last else None,
+    )
+
+
+def beside(machine: MachineLoad, concurrency: int) -> float:
+    """How many requests of others were at work all the while, in the mean; 0 when too few to be told.
+
+    Instances never have more of ours than are in flight.
+    """
+    if machine.slots_busy is None or machine.queue_depth is None:
+        return 0.0
+    more = machine.slots_busy + machine.queue_depth - concurrency
+    return more if more >= BESIDE_FROM else 0.0
+
+
+def within(others: Others, requests: int, inside: float) -> Others:
+    """What others had in the window, of all that was counted: ``inside`` is the part of their time in it."""
+    tokens, prompts = others.tokens * inside, others.prompt_tokens * inside
+    had = others.share * inside
+    return Others(
+        requests=requests,
+        tokens=round(tokens),
+        prompt_tokens=round(prompts),
+        share=had / (had + 1 - others.share) if had else 0.0,
     )
 
 

@@ -123,8 +123,10 @@ def others_flags(others: Others | None) -> tuple[str, ...]:
     if not others.requests:
         return (f"tokens do not reconcile: /metrics counts {tokens} more, and nobody asked beside us",)
     what = f"about {others.requests}"
-    if not tokens:
+    if not tokens and others.share <= SHARED:
         return (f"{OTHERS}: {what} in the window, with too few tokens to matter",)
+    if not tokens:
+        return (f"{OTHERS}: {what} at work throughout, {others.share:.0%} of all",)
     part = f"{others.share:.0%} of all" if others.share > SHARED else "too few to matter"
     return (f"{OTHERS}: {what} in the window ({tokens}, {part})",)
 

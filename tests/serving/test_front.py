@@ -264,7 +264,7 @@ async def test_what_goes_through_is_counted(stand: Stand, monkeypatch: pytest.Mo
     for agent in (USER_AGENT, "chat"):
         async with plain_http() as http:
             await http.post(f"{stand.spec.url}/completion", headers={"User-Agent": agent}, content=b"x")
-    assert await front.of_others(begun) == 1
+    assert (await front.of_others(begun, time.time()))[0] == 1
     log = stand.folder / "nginx.log"
     monkeypatch.setattr("lab_tui.serving.process.LOG_LIMIT_BYTES", 1000)
     log.write_text("x" * 1001)

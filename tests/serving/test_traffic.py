@@ -88,9 +88,10 @@ def test_requests_of_others(tmp_path: Path) -> None:
     with log.open("a") as file:
         file.write(f"499||{ONE}|-|-{REST}\n400|OK|{ONE}|0.1|a/b{REST}\n503|OK|-|-|a/b{REST}\n")
     counted.read()
-    assert counted.of_others(999.0, 1001.0) == 3
-    assert counted.of_others(1000.1, 1001.0) == 1
-    assert counted.of_others(1001.0, 1002.0) == 0
+    assert counted.of_others(999.0, 1001.0) == (3, 1.0)
+    count, inside = counted.of_others(1000.65, 1001.0)
+    assert count == 1 and inside == pytest.approx(0.5)
+    assert counted.of_others(1001.0, 1002.0) == (0, 1.0)
 
 
 def test_connections() -> None:

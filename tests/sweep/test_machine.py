@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from lab_tui.model import GpuReading, HostReading, InstanceState, InstanceView, MachineLoad
-from lab_tui.sweep.machine import Around, machine_load, throttling
+from lab_tui.model import GpuReading, HostReading, InstanceState, InstanceView, MachineLoad, Others
+from lab_tui.sweep.machine import Around, beside, machine_load, throttling, within
 from lab_tui.sweep.processors import Spent, other_work_pct, spent
 from lab_tui.sweep.verdict import other_work_flags
 
@@ -124,6 +124,22 @@ def test_what_slowed_the_cards_is_said() -> None:
         "GPU 0 slowed by heat in 50% of the readings",
         "GPU 0, 1 slowed by power cap in 50% to 100% of the readings",
     )
+
+
+def test_what_others_had_is_of_their_time_in_the_window() -> None:
+    """A stream of 70 s had 1,000 tokens beside 250 of ours in 7 s: a hundred in that time."""
+    long = Others(tokens=1000, prompt_tokens=20, share=0.8)
+    found = within(long, 1, 0.1)
+    assert (found.requests, found.tokens, found.prompt_tokens) == (1, 100, 2)
+    assert found.share == pytest.approx(100 / 350)
+    assert within(long, 1, 1.0).share == pytest.approx(0.8)
+    assert within(Others(), 2, 0.5) == Others(requests=2)
+
+
+def test_requests_that_never_end_are_seen_in_the_slots() -> None:
+    assert beside(MachineLoad(slots_busy=2.9, queue_depth=0.1), 2) == pytest.approx(1.0)
+    assert beside(MachineLoad(slots_busy=2.0, queue_depth=6.2), 8) == 0.0
+    assert beside(MachineLoad(slots_busy=3.0), 2) == 0.0
 
 
 BURNS = "import subprocess, sys; sys.exit(subprocess.Popen([sys.executable, '-c', 'while 1: pass']).wait())"

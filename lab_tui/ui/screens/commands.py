@@ -96,7 +96,10 @@ class FleetCommands(LabScreen):
             now = [one for one in snapshot.instances if one.index == view.index]
             if not now:
                 return f"Instance {view.index} is no longer part of the fleet."
-            return f"llama-server on port {now[0].port}, {now[0].state}. {streams_on((now[0],))}"
+            text = f"llama-server on port {now[0].port}, {now[0].state}. {streams_on((now[0],))}"
+            if snapshot.sweep is None:
+                return text
+            return f"{text} Sweep {snapshot.sweep.name} uses the fleet: this is refused meanwhile."
 
         self.ask(
             f"{title} instance {view.index}?",
