@@ -9,6 +9,7 @@ from textual import work
 
 from lab_tui import config, findings
 from lab_tui.model import CellStatus, CellView, FleetSpec, LabError, Snapshot, SweepDetail
+from lab_tui.text import typed
 from lab_tui.ui import asked
 from lab_tui.ui import format as fmt
 from lab_tui.ui.actions import key
@@ -63,9 +64,10 @@ class WinnerCommands(QueueCommands):
                 command, f"sweep {snapshot.sweep.id} uses the fleet: {key('pause')} pauses the queue"
             )
             return
+        longer = typed(f"`{command} --ctx-per-slot N` gives longer chats room.")
         self.ask(
             f"Apply cell {cell.index + 1} of sweep {target.sweep}?",
-            lambda now: f"The fleet becomes {fleet_text(spec)}.\n{_stops(now)}",
+            lambda now: f"The fleet becomes {fleet_text(spec)}.\n{longer}\n{_stops(now)}",
             "Apply",
             command,
             lambda: self.lab.client.up(spec),
