@@ -81,11 +81,13 @@ def read_keys(spec: FleetSpec) -> tuple[str, ...]:
     try:
         with open(file, "rb", opener=at_once) as opened:
             info = os.fstat(opened.fileno())
-            content = opened.read(FILE_BYTES) if stat.S_ISREG(info.st_mode) else b""
+            content = opened.read(FILE_BYTES) if stat.S_ISREG(info.st_mode) else b""  # a device has no end
     except OSError as error:
         raise LabError(
             f"cannot read the API key in {file} ({error.strerror})", "mend it, or --api-key-file another"
         ) from error
+    if not stat.S_ISREG(info.st_mode):
+        raise LabError(f"{file} is not a plain file", "--api-key-file takes one with a key on each line")
     if info.st_mode & 0o077:
         raise LabError(f"others can read the API key in {file}", f"chmod 600 {file}")
     keys = tuple(content.decode("utf-8", "replace").split("\n"))

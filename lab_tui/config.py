@@ -150,7 +150,7 @@ def _file(file: Path) -> Tree:
         return {}
     except OSError as error:
         raise LabError(f"{file}: {error.strerror}", "make it readable or move it away") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LabError(f"{file}: not TOML: {error}", "mend that line or move the file away") from error
 
 
@@ -206,7 +206,7 @@ def fleet_spec(settings: Settings, model: str, flags: Mapping[str, Any] | None =
         base_port=serve.base_port,
         front_port=serve.front_port,
         host=serve.host,
-        api_key_file=str(Path(serve.api_key_file).expanduser().absolute()) if serve.api_key_file else "",
+        api_key_file=str(paths.expanded(serve.api_key_file)) if serve.api_key_file else "",
         insecure=serve.insecure,
         placement=serve.placement,
         cpu_pin=serve.cpu_pin,

@@ -18,6 +18,17 @@ LOCK = "engine.lock"  # in the runtime folder: held by the one engine, whose pid
 SOCKET_PATH_LIMIT = 104  # bytes; macOS has 104 with the final zero, Linux 108
 
 
+def expanded(path: str | Path) -> Path:
+    """The absolute path of what a user wrote. ``~name`` of nobody stays as it is, as in a shell.
+
+    Raises LabError when it begins at a folder that is no more.
+    """
+    try:
+        return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 - pathlib's raises for nobody
+    except FileNotFoundError as error:
+        raise LabError(f"{path}: the folder that this is run in was removed", "cd to another one") from error
+
+
 def config_file() -> Path:
     """The TOML settings file, which need not exist."""
     return platformdirs.user_config_path(APP) / "config.toml"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import shlex
+import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -410,3 +412,24 @@ def test_intervals_are_said_as_on_the_screen() -> None:
     assert said[0].startswith("50.0 ±>100% (±60.0) tok/s at") and said[1].startswith("80.0 tok/s at")
     best = Best(cell=1, instances=2, parallel=4, concurrency=16, throughput_tps=200, throughput_ci95_tps=3)
     assert status.best_text(best) == "2×4 c=16 200.0 ±1.5% tok/s"
+
+
+def test_a_home_of_nobody_is_a_name_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert paths.expanded("~nobody-of-that-name/a.gguf") == tmp_path / "~nobody-of-that-name" / "a.gguf"
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(LabError, match=r"a\.gguf: the folder that this is run in was removed"):
+        paths.expanded("a.gguf")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_is_no_obstacle(home: Path, closed: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m lab_tui engine status --json {closed}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ('"stopped"' in done.stdout) == (">&-" not in closed.replace("2>&-", ""))

@@ -89,7 +89,7 @@ def up(
         "base_port": base_port,
         "front_port": front_port,
         "host": host,
-        "api_key_file": str(api_key_file.expanduser().absolute()) if api_key_file else None,
+        "api_key_file": str(paths.expanded(api_key_file)) if api_key_file else None,
         "insecure": insecure or (False if api_key_file else None),
         "ctx_per_slot": ctx_per_slot,
         "max_streams": max_streams,
@@ -116,7 +116,7 @@ def spec_from(model: str | None, flags: dict[str, object], *, starts: bool = Tru
     from lab_tui.serving.ports import check_address
 
     settings = config.load()
-    path = str(Path(model).expanduser().absolute()) if model else default_model(settings)
+    path = str(paths.expanded(model)) if model else default_model(settings)
     spec = config.fleet_spec(settings, path, flags)
     if not access.open_to_others(spec):
         check_spec(spec)

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from lab_tui import files, findings
+from lab_tui import files, findings, paths
 from lab_tui.cli.cut import Yes, ask_before_cutting
 from lab_tui.cli.fleet import Model, bring_up, say_where
 from lab_tui.cli.output import put_file, run, say
@@ -115,4 +115,4 @@ async def _chosen(client: EngineClient, wish: Wish) -> tuple[CellView, FleetSpec
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+    return str(paths.expanded(path))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from lab_tui import paths
 from lab_tui.model import LabError, Workload
 
 DISTRIBUTIONS = ("uniform", "normal", "exponential")
@@ -74,7 +75,7 @@ def workload(
         low, high = _range(output_tokens)
         changes |= {"output_tokens": low, "output_tokens_max": high if high > low else None}
     if prompt_file is not None:
-        changes["prompt_file"] = str(prompt_file.expanduser().absolute())  # the engine has another cwd
+        changes["prompt_file"] = str(paths.expanded(prompt_file))  # the engine has another cwd
     if prompt_tokens is not None and prompt_tokens < 1:
         raise LabError(f"--prompt-tokens is {prompt_tokens}", "give 1 or more")
     if rate is not None and not 0 < rate < math.inf:

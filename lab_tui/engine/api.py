@@ -90,7 +90,7 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
         return await handler(request)
     except LabError as error:
         return _answer(Failure(message=error.message, remedy=error.remedy), status=409)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:  # the latter for what is nested too deeply
         return _answer(Failure(message=f"{request.path}: {error}"), status=400)
     except web.HTTPException as error:
         failure = Failure(message=f"{request.method} {request.path}: {error.reason}")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from time import monotonic
+from typing import Any, TypeVar
 
+from lab_tui import tasks
 from lab_tui.load.backends import Backends, Counters, quantum
 from lab_tui.load.checks import check
 from lab_tui.load.plan import Backend, Limits, LoadPlan, Target
@@ -35,6 +37,7 @@ STOP_S = 10.0
 FAILED_EACH = 2  # failures per stream, and nothing else, after which a run is given up
 
 OnView = Callable[[LoadView], None]
+T = TypeVar("T")
 
 
 async def measure(plan: LoadPlan, on_view: OnView, stop: asyncio.Event | None = None) -> Measurement:
@@ -135,10 +138,10 @@ class _Measuring:
         backends = Backends(plan.target)
         try:
             async with Pool(self.workers, self.group, self._hear, plan.limits.worker_start_s) as pool:
-                found = await probe(plan, backends)
+                found = await self._unless_stopped(probe(plan, backends))
                 self._set_up(pool, found)
-                await self._warm(pool, found)
-                await self._wait_for_others(backends)
+                await self._unless_stopped(self._warm(pool, found))
+                await self._unless_stopped(self._wait_for_others(backends))
                 before = await backends.counters()
                 self._run(pool)
                 standing, closed, closed_by = await self._watch()
@@ -164,6 +167,19 @@ class _Measuring:
         )
         # In a thread: a hundred thousand answers take longer to sort than the loop may wait.
         return await asyncio.to_thread(summarise, plan, found, self.record, outcome)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """What ``work`` gives. Raises LabError once the measurement is to stop: nothing was measured yet."""
+        task = asyncio.create_task(work, name="getting ready")
+        stopped = asyncio.create_task(self.stop.wait(), name="told to stop")
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise LabError("stopped before the load began", "nothing was measured")
+            return task.result()
+        finally:
+            await tasks.end(task)
+            await tasks.end(stopped)
 
     def _hear(self, worker: int, message: Message) -> None:
         match message:

@@ -194,7 +194,7 @@ def _entry(where: str, line: bytes) -> Entry:
     remedy = 'each line is {"prompt": "…"} or {"messages": [{"role": "user", "content": "…"}]}'
     try:
         decoded = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LabError(f"{where}: not JSON", remedy) from error
     if isinstance(decoded, dict):
         if "prompt" not in decoded and not isinstance(decoded.get("messages", []), list):

@@ -23,6 +23,8 @@ from lab_tui.serving.parts import LlamaServer
 from lab_tui.serving.placement import Seat
 
 # What would show a secret to whoever lists processes, and where it belongs.
+PRINTS = ("-h", "--help", "--usage", "--version", "--license", "-cl", "--cache-list", "--completion-bash",
+          "--list-devices")  # fmt: skip
 SECRET = {
     "--api-key": "lab-tui's --api-key-file FILE", "--api-key-file": "lab-tui's --api-key-file FILE",
     "-hft": "the variable HF_TOKEN", "--hf-token": "the variable HF_TOKEN",
@@ -102,6 +104,8 @@ def check_extra_args(build: LlamaServer, args: Sequence[str]) -> None:
             raise LabError(
                 f"{name} is not for the command line, which others can read", f"use {SECRET[name]}"
             )
+        if name in PRINTS:
+            raise LabError(f"with {name} llama-server only prints something and ends", "leave it out")
         if not build.knows(name):
             raise LabError(
                 f"llama-server takes no argument {name}", f"`{' '.join(build.command)} --help` lists them"

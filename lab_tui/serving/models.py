@@ -54,7 +54,7 @@ def model_folders() -> tuple[Path, ...]:
     named = re.split(r"[:,]", os.environ.get("LLAMA_MODEL_DIRS", ""))
     return (
         paths.models_dir(),
-        *(Path(folder).expanduser() for folder in named if folder),
+        *(paths.expanded(folder) for folder in named if folder),
         home / ".lmstudio" / "models",
         cache / "lm-studio" / "models",
         Path(hub) if hub else Path(os.environ.get("HF_HOME") or cache / "huggingface") / "hub",
@@ -149,7 +149,7 @@ def default_model(settings: Settings) -> str:
 
 
 def _expanded(path: str | Path) -> Path:
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - a link keeps its name
+    return Path(os.path.abspath(paths.expanded(path)))  # noqa: PTH100 - a link keeps its name
 
 
 def _parts(path: Path) -> list[Path]:

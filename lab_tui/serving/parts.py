@@ -13,8 +13,8 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from lab_tui import paths
 from lab_tui.config import Settings, llama_cpp_dir
 from lab_tui.model import Data, LabError, Part
 from lab_tui.serving.cards import Device, parse_devices
@@ -64,7 +64,7 @@ def find_llama_server(settings: Settings) -> Found:
     if settings.serve.llama_server:
         return _configured(settings.serve.llama_server, "serve.llama_server")
     for place in ("build/bin/llama-server", "llama-server") if llama_cpp_dir() else ():
-        built = Path(llama_cpp_dir()).expanduser() / place
+        built = paths.expanded(llama_cpp_dir()) / place
         if os.access(built, os.X_OK):
             return Found(command=(str(built),), source="configured")
     on_path = shutil.which("llama-server")
@@ -90,7 +90,7 @@ def find_nginx(settings: Settings) -> Found:
 
 
 def _configured(path: str, key: str) -> Found:
-    file = Path(path).expanduser().absolute()  # a bare name would be looked for on PATH when run
+    file = paths.expanded(path)  # a bare name would be looked for on PATH when run
     if not file.is_file():
         raise LabError(f"{key}: {path} does not exist", "mend the path, or remove it to search PATH")
     if not os.access(file, os.X_OK):

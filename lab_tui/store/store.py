@@ -93,12 +93,13 @@ class Store:
         self._file = file
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._db: sqlite3.Connection | None = None
+        self._ours = False  # opened to be written
 
     async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one of the calls below on the store's thread."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))
+            return await loop.run_in_executor(self._thread, lambda: self._at_work(work, *args, **kwargs))
         except sqlite3.Error as error:
             locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
             raise LabError(
@@ -118,6 +119,23 @@ class Store:
 
     # -- on the thread
 
+    def _at_work(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._ours and not self._file.exists():
+            self._write_anew()
+        return work(*args, **kwargs)
+
+    def _write_anew(self) -> None:
+        """Bring back a file that somebody removed: all that was in it can still be read here."""
+        assert self._db is not None
+        for part in ("-wal", "-shm"):  # without its file what is left of them is of no use to the next one
+            self._file.with_name(self._file.name + part).unlink(missing_ok=True)
+        self._db.execute("VACUUM INTO ?", (str(self._file),))
+        self._close()
+        self._open()
+        self._ours = True
+        self.notice = f"the store {self._file} was removed while it was in use: it is written anew, whole"
+        log.warning("%s", self.notice)
+
     def open(self) -> None:
         """Open the file, made when it is missing; a damaged one is kept under another name (``notice``)."""
         try:
@@ -130,6 +148,7 @@ class Store:
             self.notice = f"the store was damaged ({error}): it is kept as {kept}, a new one was begun"
             log.warning("%s", self.notice)
             self._open()
+        self._ours = True
 
     def open_to_read(self) -> None:
         """Open the file as it is, beside an engine that may be writing it. Raises LabError."""
@@ -185,7 +204,7 @@ class Store:
     def _close(self) -> None:
         if self._db is not None:
             self._db.close()
-            self._db = None
+            self._db, self._ours = None, False
 
     def add(self, spec: SweepSpec, cells: Sequence[Cell]) -> int:
         """Keep a new sweep at the end of the queue; its id."""

@@ -24,6 +24,7 @@ from lab_tui.store.store import StoredSweep
 from lab_tui.sweep import confirm, course
 from lab_tui.sweep.plan import slots
 from lab_tui.sweep.runs import (
+    WRONG,
     Figures,
     Spread,
     alone_tps,
@@ -108,13 +109,15 @@ def _without_sound(cells: Sequence[CellView], slo: Slo) -> Amount:
     if sound:
         nearest = min(sound, key=lambda index: beyond(sound[index], slo))
         return Amount(remark=f"no cell kept the SLO; nearest: {_missed(cells[nearest], sound[nearest], slo)}")
-    shaky = {cell.index for cell in cells if cell.result and cell.result.verdict == UNSTABLE}
+    shaky = {cell.index for cell in cells if not any(run.verdict in WRONG for run in runs(cell))}
     kept = [index for index, one in shown.items() if index in shaky and keeps(one, slo)]
     if not kept:
-        return Amount(remark="every measured cell is failing or unstable")
+        return Amount(remark="every measured cell is failing")
     top = max(kept, key=lambda index: shown[index].tps)
     unconfirmed = msgspec.structs.replace(_best(cells[top], shown[top]), confirmed=False)
-    return Amount(best=unconfirmed, remark="every cell is unstable: the best is not confirmed")
+    return Amount(
+        best=unconfirmed, remark="every cell is unstable or too widely known: the best is not confirmed"
+    )
 
 
 def _missed(cell: CellView, found: Figures, slo: Slo) -> str:

@@ -320,3 +320,20 @@ def test_known_chunk_shapes_are_bounded() -> None:
     for at in range(tally._MOST_SHAPES + 10):
         known.endings(b"%d" % at, b"x", 1)
     assert known.endings(b"another", b"x", 1) == []
+
+
+async def test_a_measurement_that_waits_for_its_server_stops_when_told() -> None:
+    """As a front does whose workers are suspended: it takes connections and never answers."""
+    asked, stop = asyncio.Event(), asyncio.Event()
+
+    async def never(writer: asyncio.StreamWriter, number: int) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with server(never) as url:
+        plan = LoadPlan(target=Target(url=url), concurrency=1, limits=Limits(silence_s=3600.0))
+        measuring = asyncio.create_task(measure(plan, lambda _: None, stop))
+        await asked.wait()
+        stop.set()
+        with pytest.raises(LabError, match="stopped before the load began: nothing was measured"):
+            await asyncio.wait_for(measuring, 60)

@@ -198,6 +198,12 @@ def test_an_unknown_argument_is_refused_by_name(word: str) -> None:
         llama_server.check_extra_args(NEW, [word])
 
 
+@pytest.mark.parametrize("word", ["--help", "-h", "--version"])
+def test_what_ends_at_once_is_refused(word: str) -> None:
+    with pytest.raises(LabError, match=rf"^with {word} llama-server only prints something and ends"):
+        llama_server.check_extra_args(NEW, ["-cb", word])
+
+
 def test_what_a_build_knows_passes() -> None:
     llama_server.check_extra_args(NEW, ["-cb", "-n", "-1", "-lv", "4", "-fa", "on"])
     with pytest.raises(LabError, match="takes no argument value-x"):

@@ -82,6 +82,25 @@ async def test_a_round_trip(store: Store, file: Path) -> None:
     await other.close()
 
 
+async def test_a_file_that_is_removed_while_it_is_used_is_written_anew(store: Store, file: Path) -> None:
+    spec = sweep_spec()
+    cells = cells_of(spec)
+    sweep_id = await store.call(store.add, spec, cells)
+    first, second = (
+        CellView(index=at, cell=cells[at], status=CellStatus.MEASURED, result=measurement(tps), took_s=1.0)
+        for at, tps in ((0, 100.0), (1, 200.0))
+    )
+    await store.call(store.put_cells, sweep_id, [first], 1.0)
+    for part in file.parent.glob(f"{file.name}*"):
+        part.unlink()
+    await store.call(store.put_cells, sweep_id, [second], 2.0)
+    assert store.notice.endswith("was removed while it was in use: it is written anew, whole")
+    other = await reopened(file)
+    found = await other.call(other.sweep, sweep_id)
+    assert (found.cells[0], found.cells[1]) == (first, second)
+    await other.close()
+
+
 async def test_order_of_the_queue(store: Store) -> None:
     spec = sweep_spec()
     ids = [await store.call(store.add, spec, cells_of(spec)) for _ in range(4)]

@@ -148,10 +148,28 @@ def test_where_every_cell_is_unstable_that_is_said() -> None:
     found = summary.amount(judged("unstable", "unstable", "failing"), Slo())
     assert found.best is not None
     assert (found.best.throughput_tps, found.best.confirmed) == (110.0, False)
-    assert found.remark == "every cell is unstable: the best is not confirmed"
+    assert found.remark == "every cell is unstable or too widely known: the best is not confirmed"
     assert found.tied == ()
     nothing = summary.amount(judged("failing", "memory did not fit"), Slo())
-    assert (nothing.best, nothing.remark) == (None, "every measured cell is failing or unstable")
+    assert (nothing.best, nothing.remark) == (None, "every measured cell is failing")
+
+
+def test_where_every_cell_is_known_too_widely_the_best_of_all_is_given() -> None:
+    """Whatever held them back: one that is called unstable is none the better for it."""
+    cells = judged("unstable", "client-bound", "client-bound")
+    wide = tuple(
+        msgspec.structs.replace(
+            cell,
+            result=msgspec.structs.replace(cell.result, throughput_ci95_tps=0.5 * cell.result.throughput_tps),
+        )
+        if cell.result
+        else cell
+        for cell in cells
+    )
+    found = summary.amount(wide, Slo())
+    assert found.best is not None and not found.best.confirmed
+    assert found.best.throughput_tps == max(cell.result.throughput_tps for cell in wide if cell.result)
+    assert found.remark == "every cell is unstable or too widely known: the best is not confirmed"
 
 
 def test_an_interval_of_runs_that_do_not_count_has_room_for_them() -> None:

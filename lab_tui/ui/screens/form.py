@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from textual.app import ComposeResult
@@ -13,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Label, Select, Static
 
+from lab_tui import paths
 from lab_tui.client import EngineClient
 from lab_tui.model import FleetSpec, LabError
 from lab_tui.ui import axes
@@ -204,7 +204,7 @@ class Form(ModalScreen[T | None], TidyScreen[T | None], Generic[T]):
     def path(self, id: str) -> str:
         """A path from a field, as this process sees it: the engine works in another folder."""
         text = self.text(id)
-        return str(Path(text).expanduser().absolute()) if text else ""
+        return str(paths.expanded(text)) if text else ""
 
 
 class ModelForm(Form[T]):

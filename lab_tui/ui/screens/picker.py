@@ -15,6 +15,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
+from lab_tui import paths
 from lab_tui.client import EngineClient
 from lab_tui.model import Felt, FleetSpec, LabError, ModelFile
 from lab_tui.text import typed
@@ -104,7 +105,7 @@ class ModelPicker(ModalScreen[str | None], TidyScreen[str | None]):
     def _typed_path(self) -> str:
         """The path that stands in the filter line, "" when it is a filter."""
         text = self._needle()
-        return str(Path(text).expanduser().absolute()) if text.startswith(("/", "~", "./", "../")) else ""
+        return str(paths.expanded(text)) if text.startswith(("/", "~", "./", "../")) else ""
 
     def _draw(self) -> None:
         width = self.list.size.width
