@@ -62,8 +62,8 @@ def _best(sweeps: Iterable[StoredSweep]) -> Felt | None:
 def felt_in(sweep: StoredSweep) -> Felt | None:
     """How the best cell of a sweep felt; None where none was measured that says it.
 
-    Where none is the best, for none is known narrowly or keeps the SLO: the one that made the most. Of one
-    with several runs it is as it is shown: a stream as in a run that counts.
+    Where none is the best, for none keeps the SLO: the one that made the most. Of one with several runs it
+    is as it is shown: a stream as in a run that counts.
     """
     known = {
         cell.index: cell.result

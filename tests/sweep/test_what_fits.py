@@ -11,7 +11,7 @@ import pytest
 from make_tiny_model import make_tiny_model
 
 from lab_tui.cli.what_fits import text
-from lab_tui.model import CellView, Felt, FleetSpec, ModelFile, StreamRate, SweepStatus
+from lab_tui.model import CellView, Felt, FleetSpec, ModelFile, Slo, StreamRate, SweepStatus
 from lab_tui.serving.cards import Card
 from lab_tui.serving.models import inspect
 from lab_tui.store.store import Store
@@ -183,12 +183,9 @@ async def test_where_no_cell_is_the_best_the_one_that_made_the_most_counts(
 ) -> None:
     model, kept = inspect(tiny_model), {"model": model_identity(tiny_model)}
     cells = measured(model.path, 100.0, kept)
-    wide = tuple(
-        replace(c, result=replace(c.result, throughput_ci95_tps=90.0)) if c.result else c for c in cells
-    )
-    spec = sweep_spec(fleet=FleetSpec(model=model.path))
-    assert summary.amount(wide, spec.slo).best is None
-    await store.call(store.add_finished, spec, wide, SweepStatus.DONE, 9.0)
+    spec = sweep_spec(fleet=FleetSpec(model=model.path), slo=Slo(ttft_ms=0.001))
+    assert summary.amount(cells, spec.slo).best is None
+    await store.call(store.add_finished, spec, cells, SweepStatus.DONE, 9.0)
     felt = await Feels(store).of(model)
     assert felt is not None and (felt.cell, felt.throughput_tps, felt.stream_tps) == (2, 100.0, 20.0)
     failing = tuple(replace(c, result=replace(c.result, verdict="failing")) if c.result else c for c in cells)
