@@ -22,9 +22,9 @@ from lab_tui.serving.cards import usable
 from lab_tui.serving.parts import LlamaServer
 from lab_tui.serving.placement import Seat
 
-# What would show a secret to whoever lists processes, and where it belongs.
 PRINTS = ("-h", "--help", "--usage", "--version", "--license", "-cl", "--cache-list", "--completion-bash",
           "--list-devices")  # fmt: skip
+# What would show a secret to whoever lists processes, and where it belongs.
 SECRET = {
     "--api-key": "lab-tui's --api-key-file FILE", "--api-key-file": "lab-tui's --api-key-file FILE",
     "-hft": "the variable HF_TOKEN", "--hf-token": "the variable HF_TOKEN",
