@@ -229,9 +229,9 @@ def _token_flags(record: Record, outcome: Outcome, sample: Sample) -> list[str]:
     if outcome.metrics is not None:
         apart, allowed = outcome.metrics.tokens - counts.stream, _allowed(outcome.metrics, counts.stream)
         unseen = _unseen(record)
-        if apart < -allowed:
+        if apart < -allowed or apart > allowed + unseen:
             flags.append(f"tokens do not reconcile: stream {counts.stream}, /metrics {counts.metrics}")
-        elif allowed < apart <= allowed + unseen:
+        elif apart > allowed:
             cut = unseen // UNSEEN_EACH
             were = "was" if cut == 1 else "were"
             flags.append(

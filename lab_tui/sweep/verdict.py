@@ -120,6 +120,8 @@ def others_flags(others: Others | None) -> tuple[str, ...]:
         return ()
     parts = ((others.tokens, "token"), (others.prompt_tokens, "prompt token"))
     tokens = " and ".join(plural(count, what) for count, what in parts if count)
+    if not others.requests and others.tokens:
+        return ()  # said already: it is where the counts of tokens are compared
     if not others.requests:
         return (f"tokens do not reconcile: /metrics counts {tokens} more, and nobody asked beside us",)
     what = f"about {others.requests}"

@@ -199,7 +199,7 @@ def test_what_is_said_of_others() -> None:
     assert small == "requests of others: about 1 in the window (40 tokens, too few to matter)"
     (few,) = others_flags(Others(requests=2))
     assert few == "requests of others: about 2 in the window, with too few tokens to matter"
-    unseen = Others(requests=0, tokens=50, prompt_tokens=900, share=0.2)
+    unseen = Others(requests=0, prompt_tokens=900, share=0.2)
     (beside,) = others_flags(unseen)
-    assert beside.startswith("tokens do not reconcile: /metrics counts 50 tokens and 900 prompt tokens more,")
+    assert beside.startswith("tokens do not reconcile: /metrics counts 900 prompt tokens more,")
     assert is_shared(measured(others=SHARED)) and not is_shared(measured(others=unseen))
